@@ -1,0 +1,105 @@
+// layer 5: what a refused start says. The fact first, then who, then what to type.
+#pragma once
+
+#include <unistd.h>
+
+#include <string>
+#include <string_view>
+
+#include "../pid_lockfile.hpp"
+#include "age_text.hpp"
+#include "printable_text.hpp"
+
+namespace instance_guard::detail {
+
+/// Arguments that a shell would read back as they are.
+inline std::string command_text(const lock_record& record) {
+  std::string text;
+  for (const std::string& each : record.arguments) {
+    if (!text.empty()) text += ' ';
+    const bool plain = !each.empty() && each.find_first_not_of(
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_@%+=:,./-") == std::string::npos;
+    if (plain) {
+      text += each;
+      continue;
+    }
+    text += '\'';
+    for (const char c : printable(each)) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    text += '\'';
+  }
+  return text.empty() ? record.executable : text;
+}
+
+/// "unit shiva.service" of "systemd unit shiva.service": how its manager calls the holder.
+inline std::string stop_command(const lock_record& record) {
+  constexpr std::string_view unit = "systemd unit ";
+  constexpr std::string_view user_unit = "systemd user unit ";
+  const std::string_view from = record.started_from;
+  if (from.substr(0, unit.size()) == unit)
+    return "systemctl stop " + std::string(from.substr(unit.size()));
+  if (from.substr(0, user_unit.size()) == user_unit)
+    return "systemctl --user stop " + std::string(from.substr(user_unit.size()));
+  return {};
+}
+
+/// The refusal, with a final newline: several lines for a terminal, one otherwise.
+inline std::string refusal_text(std::string_view name, std::error_code why,
+                                const std::optional<lock_record>& holder,
+                                const std::string& own_version, int exit_code, bool terminal) {
+  const std::string code = std::to_string(exit_code);
+  const std::string who{name};
+  if (!holder || holder->process.pid <= 0) {
+    const std::string fact = why == errc::still_cleaning_up
+                                 ? "children of its last run are still being ended"
+                                 : "already running; its holder's record can't be read";
+    return who + ": " + fact + ", not started (exit " + code + ")\n";
+  }
+  const lock_record& record = *holder;
+  const std::string pid = std::to_string(record.process.pid);
+  const std::string from = printable(record.started_from);
+  if (!terminal) {
+    std::string text = who + ": " + (why == errc::still_cleaning_up ? "still cleaning up" : "already running") +
+                       ": pid " + pid + ", for " + age_since(record.acquired_at, "") + ", started from " + from;
+    if (!record.version.empty()) text += ", " + printable(record.version);
+    return text + ": exit " + code + "\n";
+  }
+  std::string text = who + ": " +
+                     (why == errc::still_cleaning_up ? "children of the last run are still being ended"
+                                                     : "already running") +
+                     ", not started (exit " + code + ")\n";
+  char host[256] = "this host";
+  if (::gethostname(host, sizeof host) == 0) host[sizeof host - 1] = '\0';
+  text += "  holder   pid " + pid + " on " + printable(host) + ", user " + printable(record.user) + ", for " +
+          age_since(record.acquired_at) + "\n";
+  if (record.name != name) text += "  name     " + printable(record.name) + " (held as well)\n";
+  text += "  started  from " + from + "\n";
+  text += "  command  " + command_text(record) + "   (in " + printable(record.working_directory.string()) + ")\n";
+  if (!record.version.empty()) {
+    text += "  version  " + printable(record.version);
+    if (!own_version.empty() && own_version != record.version) text += ", yours is " + own_version;
+    text += "\n";
+  }
+  if (const auto replaced = code_replaced_at(record))
+    text += "  code     REPLACED " + age_since(*replaced) + " ago: it runs what is no longer on disk\n";
+  const std::string stop = stop_command(record);
+  text += "  next     instance-guard status " + who + "\n";
+  if (stop.empty())
+    text += "           instance-guard stop " + who + "      (stops the holder)\n";
+  else
+    text += "           " + stop + "      (stops the holder)\n";
+  return text;
+}
+
+/// A fault that is no conflict: what, where, and the cure.
+inline std::string fault_text(std::string_view name, std::error_code why, const std::string& explanation,
+                              int exit_code) {
+  std::string text = std::string(name.substr(0, 64)) + ": cannot start: " +
+                     (explanation.empty() ? why.message() : explanation);
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  const std::size_t first = text.find('\n');
+  const std::string code = " (exit " + std::to_string(exit_code) + ")";
+  text.insert(first == std::string::npos ? text.size() : first, code);
+  return text + "\n";
+}
+
+}  // namespace instance_guard::detail

@@ -1,0 +1,7 @@
+// layer 1: the system is Linux. posix.hpp and darwin.hpp offer the same names.
+#pragma once
+
+#include "linux_calls.hpp"    // IWYU pragma: export
+#include "linux_lock.hpp"     // IWYU pragma: export
+#include "linux_proc.hpp"     // IWYU pragma: export
+#include "linux_syscall.hpp"  // IWYU pragma: export

@@ -1,0 +1,10 @@
+// layer 1: chooses the system. The only place that asks which one it is.
+#pragma once
+
+#if defined(__linux__) && !defined(INSTANCE_GUARD_POSIX_ONLY)
+#include "linux.hpp"  // IWYU pragma: export
+#elif defined(__APPLE__) && !defined(INSTANCE_GUARD_POSIX_ONLY)
+#include "darwin.hpp"  // IWYU pragma: export
+#else
+#include "posix.hpp"  // IWYU pragma: export
+#endif

@@ -1,0 +1,227 @@
+// layer 4: cleanup when a signal ends the process, and the request to stop.
+//
+//   signal_cleanup cleanup({.graceful = true});
+//   while (!cleanup.wait_for_stop(100ms)) tick();       // SIGTERM or Ctrl-C: leaves the loop
+//
+// Without `graceful`, a signal ends the children, removes the lock files and then ends the
+// process by that same signal, so that its parent sees the true exit status. With it, the first
+// signal only requests a stop; a second one, at least 250 ms later, forces.
+//
+// Signals are the process's: all cleanups of a process share one stop request, and it is
+// graceful while any of them is. Handlers go only over SIG_DFL: a SIGHUP that nohup ignores
+// stays ignored, a handler of the program stays. A forked child that gets a signal just ends by
+// it. single_instance contains one of these; by itself it covers the groups and locks of the
+// program.
+#pragma once
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <array>
+#include <chrono>
+#include <mutex>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "detail/exit_path.hpp"
+#include "detail/stop_state.hpp"
+#include "error.hpp"
+
+namespace instance_guard {
+
+struct cleanup_options {
+  /// Which signals end the process cleanly; those whose default is to end it.
+  std::vector<int> signals = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+  /// The first signal only requests a stop; see wait_for_stop().
+  bool graceful = false;
+};
+
+namespace detail {
+
+/// The dispositions that were replaced; guarded by its mutex, never touched by the handler.
+struct signal_registry {
+  static constexpr int count = 65;
+  std::mutex mutex;
+  std::array<int, count> users = {};
+  std::array<struct sigaction, count> before = {};
+  int cleanups = 0;
+};
+inline constinit signal_registry the_signals;
+
+}  // namespace detail
+
+/// Owns the handlers for some signals. Move-only; thread-safe against other cleanups.
+class [[nodiscard]] signal_cleanup {
+ public:
+  /// Owns nothing.
+  signal_cleanup(std::nullptr_t) noexcept {}
+
+  /// Installs the handlers, or nothing at all. Errors: invalid_argument for a number that is no
+  /// signal, or one that can't be handled (SIGKILL, SIGSTOP); too_many_files_open for the stop
+  /// descriptor; not_enough_memory.
+  signal_cleanup(const cleanup_options& options, std::error_code& ec) noexcept {
+    install(options, ec);
+    if (!ec) arm();
+  }
+#if INSTANCE_GUARD_EXCEPTIONS
+  explicit signal_cleanup(const cleanup_options& options = {}) {
+    std::error_code ec;
+    install(options, ec);
+    if (ec) throw std::system_error(ec, "signal_cleanup");
+    arm();
+  }
+#endif
+
+  signal_cleanup(signal_cleanup&& other) noexcept { *this = std::move(other); }
+  signal_cleanup& operator=(signal_cleanup&& other) noexcept {
+    if (this == &other) return *this;
+    release();
+    signals_ = std::move(other.signals_);
+    other.signals_.clear();
+    owner_ = std::exchange(other.owner_, 0);
+    graceful_ = std::exchange(other.graceful_, false);
+    armed_ = std::exchange(other.armed_, false);
+    return *this;
+  }
+  ~signal_cleanup() { release(); }
+
+  explicit operator bool() const noexcept { return owner_ != 0; }
+
+  /// True once a stop was requested, by a signal or by request_stop().
+  bool stop_requested() const noexcept { return detail::the_stop.requested.load(); }
+
+  /// As if the first signal had come. Async-signal-safe.
+  void request_stop() noexcept { detail::the_stop.request(); }
+
+  /// Waits for a stop; false when the time passed first.
+  bool wait_for_stop(std::chrono::milliseconds limit = no_limit) const noexcept {
+    return detail::the_stop.wait_for(limit);
+  }
+
+  /// Becomes readable when a stop is requested, for poll, epoll and Asio. Borrowed; never read
+  /// from it. -1 where it could not be opened.
+  int stop_fd() const noexcept {
+    std::error_code ec;
+    detail::the_stop.open(ec);
+    return detail::the_stop.read_end.load();
+  }
+
+  /// Puts the dispositions back that it replaced, where nobody else replaced them meanwhile.
+  void release() noexcept {
+    const pid_t owner = std::exchange(owner_, 0);
+    const std::vector<int> signals = std::exchange(signals_, {});
+    // A forked copy leaves them: its program still expects to be ended by them, and it will be.
+    if (owner == 0 || owner != platform::sys::getpid()) return;
+    if (std::exchange(armed_, false)) detail::the_exit.armed.fetch_sub(1);
+    if (std::exchange(graceful_, false)) detail::the_exit.graceful.fetch_sub(1);
+    auto& registry = detail::the_signals;
+    const std::lock_guard lock(registry.mutex);
+    for (const int number : signals) restore(number);
+    --registry.cleanups;
+  }
+
+  /// Internal, for single_instance: handlers first, unarmed, then the lock, then arm(). So there
+  /// is no moment at which a signal could leave the lock behind, and while it still waits for
+  /// the lock a signal ends the process as it would have without a guard.
+  void install(const cleanup_options& options, std::error_code& ec) noexcept;
+  void arm() noexcept {
+    if (owner_ == 0 || armed_) return;
+    armed_ = true;
+    detail::the_exit.armed.fetch_add(1, std::memory_order_release);
+  }
+
+ private:
+  static void restore(int number) noexcept {
+    auto& registry = detail::the_signals;
+    const auto index = static_cast<std::size_t>(number);
+    if (registry.users[index] == 0 || --registry.users[index] > 0) return;
+    struct sigaction now = {};
+    ::sigaction(number, nullptr, &now);
+    if (now.sa_handler == &handler) ::sigaction(number, &registry.before[index], nullptr);
+  }
+
+  static void handler(int number) { detail::on_signal(number); }
+
+  std::vector<int> signals_;  // those that this object has a share in
+  pid_t owner_ = 0;
+  bool graceful_ = false;
+  bool armed_ = false;
+};
+
+inline void signal_cleanup::install(const cleanup_options& options, std::error_code& ec) noexcept {
+  ec.clear();
+  release();
+  for (const int number : options.signals) {
+    if (number < 1 || number >= detail::signal_registry::count || number == SIGKILL ||
+        number == SIGSTOP) {
+      ec = std::make_error_code(std::errc::invalid_argument);
+      return;
+    }
+  }
+  detail::the_stop.open(ec);
+  if (ec) return;
+  auto& registry = detail::the_signals;
+  const std::lock_guard lock(registry.mutex);
+  const pid_t self = platform::sys::getpid();
+  if (registry.cleanups == 0 || detail::the_exit.owner.load() != self) {
+    // The first one, or the first after a fork: what was counted is the parent's.
+    if (detail::the_exit.owner.load() != self) {
+      registry.cleanups = 0;
+      registry.users = {};
+      detail::the_exit.armed = 0;
+      detail::the_exit.graceful = 0;
+    }
+    detail::the_exit.owner = self;
+    detail::the_exit.first_at = 0;
+    detail::the_stop.reset();
+  }
+#if INSTANCE_GUARD_EXCEPTIONS
+  try {
+    signals_.reserve(options.signals.size());
+  } catch (...) {
+    ec = std::make_error_code(std::errc::not_enough_memory);
+    return;
+  }
+#else
+  signals_.reserve(options.signals.size());
+#endif
+  if (!detail::register_at_exit()) {
+    ec = std::make_error_code(std::errc::not_enough_memory);
+    return;
+  }
+  owner_ = self;
+  graceful_ = options.graceful;
+  if (graceful_) detail::the_exit.graceful.fetch_add(1);
+  ++registry.cleanups;
+  for (const int number : options.signals) {
+    const auto index = static_cast<std::size_t>(number);
+    if (registry.users[index] == 0) {
+      struct sigaction old = {};
+      ::sigaction(number, nullptr, &old);
+      const bool ours = old.sa_handler == &handler;  // inherited through fork
+      if (old.sa_handler != SIG_DFL && !ours) continue;
+      struct sigaction action = {};
+      action.sa_handler = &handler;
+      action.sa_flags = SA_RESTART | SA_ONSTACK;
+      ::sigfillset(&action.sa_mask);
+      if (::sigaction(number, &action, nullptr) != 0) {
+        ec.assign(errno, std::system_category());
+        break;
+      }
+      registry.before[index] = ours ? registry.before[index] : old;
+    }
+    ++registry.users[index];
+    signals_.push_back(number);
+  }
+  if (!ec) return;
+  const std::error_code why = ec;
+  for (const int number : signals_) restore(number);
+  signals_.clear();
+  owner_ = 0;
+  --registry.cleanups;
+  if (std::exchange(graceful_, false)) detail::the_exit.graceful.fetch_sub(1);
+  ec = why;
+}
+
+}  // namespace instance_guard

@@ -1,0 +1,1 @@
+// does not say its layer

@@ -1,0 +1,2 @@
+// layer 1: includes a higher one
+#include "detail/upper.hpp"

@@ -1,0 +1,2 @@
+// layer 6: forgets error.hpp
+#include "pid_lockfile.hpp"

@@ -1,0 +1,1 @@
+// layer 2: not where the design puts it

@@ -1,0 +1,82 @@
+// Words that make more of their kind. Each has its own bound, whatever the code under test does.
+#include "helper.hpp"
+
+#include <atomic>
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+namespace helper {
+namespace {
+
+/// Shared by all descendants of a word, so that a bound holds for all of them together.
+std::atomic<long>& shared_counter() {
+  static void* memory = mmap(nullptr, sizeof(std::atomic<long>), PROT_READ | PROT_WRITE,
+                             MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) _exit(71);
+  return *static_cast<std::atomic<long>*>(memory);
+}
+
+/// False once `limit` processes have been counted.
+bool one_more(long limit) { return shared_counter().fetch_add(1) < limit; }
+
+}  // namespace
+
+void runner(const char* value, words) {
+  shorten(20'000'000'000);
+  for (long chains = value == nullptr ? 1 : number(value); chains > 0; --chains) {
+    if (fork() != 0) continue;
+    if (chains == 1) ready("runner");
+    // No timer in here: the chain looks at the clock at each step.
+    while (now() < deadline()) {
+      const pid_t child = fork();
+      if (child > 0) _exit(0);
+      if (child < 0) usleep(1000);
+    }
+    _exit(0);
+  }
+  rest();
+}
+
+namespace {
+volatile sig_atomic_t terms = 0;
+}
+
+void hydra(const char* value, words) {
+  const long limit = value == nullptr ? 50 : number(value);
+  shared_counter().store(1);
+  struct sigaction action{};
+  action.sa_handler = [](int) { terms = terms + 1; };
+  sigaction(SIGTERM, &action, nullptr);
+  sigset_t term, before;
+  sigemptyset(&term);
+  sigaddset(&term, SIGTERM);
+  sigprocmask(SIG_BLOCK, &term, &before);
+  ready("hydra");
+  for (;;) {
+    sigsuspend(&before);
+    while (terms > 0) {
+      terms = terms - 1;
+      for (int head = 0; head < 2; ++head)
+        if (one_more(limit) && fork_capped() == 0) {
+          terms = 0;
+          break;
+        }
+    }
+  }
+}
+
+void bomb(const char* value, words) {
+  const long limit = number(value);
+  shorten(20'000'000'000);
+  shared_counter().store(1);
+  ready("bomb");
+  while (one_more(limit)) {
+    const pid_t child = fork();
+    if (child == 0) start_timer();
+    if (child < 0) usleep(1000);
+  }
+  rest();
+}
+
+}  // namespace helper
