@@ -2,17 +2,69 @@
 
 set(instance_guard_headers
   include/instance_guard/detail/age_text.hpp
+  include/instance_guard/detail/child_start.hpp
   include/instance_guard/detail/deadline.hpp
   include/instance_guard/detail/environment.hpp
+  include/instance_guard/detail/everything.hpp
   include/instance_guard/detail/exit_path.hpp
+  include/instance_guard/detail/group_calls.hpp
+  include/instance_guard/detail/group_gate.hpp
+  include/instance_guard/detail/group_keep.hpp
+  include/instance_guard/detail/group_members.hpp
+  include/instance_guard/detail/group_request.hpp
+  include/instance_guard/detail/group_run.hpp
+  include/instance_guard/detail/group_slot.hpp
+  include/instance_guard/detail/group_spawn.hpp
+  include/instance_guard/detail/group_start.hpp
+  include/instance_guard/detail/lock_acquire.hpp
+  include/instance_guard/detail/lock_attempt.hpp
+  include/instance_guard/detail/lock_code.hpp
+  include/instance_guard/detail/lock_directory.hpp
+  include/instance_guard/detail/lock_fault.hpp
+  include/instance_guard/detail/lock_fork.hpp
+  include/instance_guard/detail/lock_holder.hpp
+  include/instance_guard/detail/lock_name.hpp
+  include/instance_guard/detail/lock_origin.hpp
+  include/instance_guard/detail/lock_query.hpp
+  include/instance_guard/detail/lock_record.hpp
+  include/instance_guard/detail/lock_refusals.hpp
+  include/instance_guard/detail/lock_replace.hpp
+  include/instance_guard/detail/lock_self.hpp
+  include/instance_guard/detail/lock_session.hpp
+  include/instance_guard/detail/lock_slot.hpp
+  include/instance_guard/detail/lock_verify.hpp
   include/instance_guard/detail/printable_text.hpp
+  include/instance_guard/detail/raw_array.hpp
   include/instance_guard/detail/refusal_text.hpp
   include/instance_guard/detail/run_capture.hpp
   include/instance_guard/detail/signal_name.hpp
+  include/instance_guard/detail/single_instance_start.hpp
   include/instance_guard/detail/stop_state.hpp
+  include/instance_guard/detail/stray_evidence.hpp
+  include/instance_guard/detail/stray_mark.hpp
+  include/instance_guard/detail/stray_round.hpp
+  include/instance_guard/detail/stray_scan.hpp
+  include/instance_guard/detail/stray_sweep.hpp
+  include/instance_guard/detail/stray_target.hpp
+  include/instance_guard/detail/warden_credentials.hpp
+  include/instance_guard/detail/warden_kill.hpp
+  include/instance_guard/detail/warden_locks.hpp
+  include/instance_guard/detail/warden_loop.hpp
+  include/instance_guard/detail/warden_nested.hpp
+  include/instance_guard/detail/warden_reap.hpp
+  include/instance_guard/detail/warden_requests.hpp
+  include/instance_guard/detail/warden_scan.hpp
+  include/instance_guard/detail/warden_spawn.hpp
+  include/instance_guard/detail/warden_start.hpp
+  include/instance_guard/detail/warden_state.hpp
+  include/instance_guard/detail/wire.hpp
   include/instance_guard/error.hpp
   include/instance_guard/file_descriptor.hpp
+  include/instance_guard/instance_guard.hpp
+  include/instance_guard/pid_lockfile.hpp
+  include/instance_guard/pid_lockfile_types.hpp
   include/instance_guard/platform/platform.hpp
+  include/instance_guard/process_group.hpp
   include/instance_guard/process_group_types.hpp
   include/instance_guard/process_identity.hpp
   include/instance_guard/signal_cleanup.hpp
@@ -24,8 +76,14 @@ set(instance_guard_headers
 set(instance_guard_headers_linux
   include/instance_guard/platform/linux.hpp
   include/instance_guard/platform/linux_calls.hpp
+  include/instance_guard/platform/linux_clone.hpp
+  include/instance_guard/platform/linux_inspect.hpp
   include/instance_guard/platform/linux_lock.hpp
+  include/instance_guard/platform/linux_mark.hpp
+  include/instance_guard/platform/linux_owner.hpp
   include/instance_guard/platform/linux_proc.hpp
+  include/instance_guard/platform/linux_process.hpp
+  include/instance_guard/platform/linux_socket.hpp
   include/instance_guard/platform/linux_syscall.hpp
 )
 set(instance_guard_headers_darwin

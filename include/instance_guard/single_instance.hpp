@@ -65,7 +65,7 @@ class [[nodiscard]] single_instance {
  public:
   /// Owns nothing.
   single_instance() noexcept = default;
-  single_instance(single_instance&&) noexcept = default;
+  single_instance(single_instance&& other) noexcept { *this = std::move(other); }
   single_instance& operator=(single_instance&& other) noexcept {
     if (this == &other) return *this;
     release();
@@ -75,7 +75,8 @@ class [[nodiscard]] single_instance {
     holder_ = std::move(other.holder_);
     recovered_from_ = std::move(other.recovered_from_);
     explanation_ = std::move(other.explanation_);
-    mark_ = std::move(other.mark_);
+    mark_ = std::exchange(other.mark_, {});
+    mark_text_ = std::move(other.mark_text_);
     owner_ = std::exchange(other.owner_, 0);
     return *this;
   }
@@ -166,7 +167,7 @@ class [[nodiscard]] single_instance {
   void also_hold(std::string_view name, const lock_options& options = {}) {
     std::error_code ec;
     also_hold(name, options, ec);
-    if (ec) raise(name, ec);
+    if (ec) raise(name, ec, holder_, explanation_);
   }
 #endif
 
@@ -194,9 +195,14 @@ class [[nodiscard]] single_instance {
 
  private:
   void take_locks(std::vector<std::string> names, const lock_options& options, std::error_code& ec);
+  void keep(pid_lockfile& lock, std::error_code& ec);
+  static void sweep(pid_lockfile& lock, std::error_code& ec);
   void start(std::string_view name, const single_instance_options& options, std::error_code& ec);
+  void undo() noexcept;
+#if INSTANCE_GUARD_EXCEPTIONS
   [[noreturn]] static void raise(std::string_view name, std::error_code ec,
                                  const std::optional<lock_record>& holder, const std::string& explanation);
+#endif
 
   std::vector<pid_lockfile> locks_;  // the first is the name's, the others also_hold's
   process_group group_{nullptr};
@@ -205,6 +211,7 @@ class [[nodiscard]] single_instance {
   std::optional<lock_record> recovered_from_;
   std::string explanation_;
   detail::stray_mark mark_;
+  std::string mark_text_;            // what the record keeps of it
   pid_t owner_ = 0;
 };
 

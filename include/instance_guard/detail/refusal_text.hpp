@@ -102,4 +102,31 @@ inline std::string fault_text(std::string_view name, std::error_code why, const 
   return text + "\n";
 }
 
+/// "shiva: waiting for the children of pid 70240 to end, at most 15s".
+inline std::string waiting_text(std::string_view name, const std::optional<lock_record>& holder) {
+  std::string text = std::string(name) + ": waiting for the children of its last run";
+  if (holder) {
+    text += " (pid " + std::to_string(holder->process.pid) + ", which is dead) to end, at most " +
+            age_text(std::chrono::ceil<std::chrono::seconds>(holder->grace) + std::chrono::seconds(10));
+  }
+  return text + "\n";
+}
+
+/// "shiva: started; the previous run (pid 70240, 7d 2h) did not end cleanly".
+inline std::string recovered_text(std::string_view name, const lock_record& last) {
+  return std::string(name) + ": started; the previous run (pid " + std::to_string(last.process.pid) +
+         ", started " + age_since(last.acquired_at) + " ago) did not end cleanly\n";
+}
+
+/// To stderr, whole, whatever stdio holds back.
+inline void say(const std::string& text) noexcept {
+  std::size_t at = 0;
+  while (at < text.size()) {
+    const ssize_t wrote = ::write(STDERR_FILENO, text.data() + at, text.size() - at);
+    if (wrote < 0 && errno == EINTR) continue;
+    if (wrote <= 0) return;
+    at += static_cast<std::size_t>(wrote);
+  }
+}
+
 }  // namespace instance_guard::detail

@@ -2,6 +2,12 @@
 #pragma once
 
 #include "linux_calls.hpp"    // IWYU pragma: export
+#include "linux_clone.hpp"    // IWYU pragma: export
+#include "linux_inspect.hpp"  // IWYU pragma: export
 #include "linux_lock.hpp"     // IWYU pragma: export
+#include "linux_mark.hpp"     // IWYU pragma: export
+#include "linux_owner.hpp"    // IWYU pragma: export
 #include "linux_proc.hpp"     // IWYU pragma: export
+#include "linux_process.hpp"  // IWYU pragma: export
+#include "linux_socket.hpp"   // IWYU pragma: export
 #include "linux_syscall.hpp"  // IWYU pragma: export

@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -110,6 +111,10 @@ INSTANCE_GUARD_NO_SANITIZE inline bool is_error(const void* mapped) noexcept {
 }
 INSTANCE_GUARD_NO_SANITIZE inline int munmap(void* data, size_t size) noexcept {
   return static_cast<int>(system_call(SYS_munmap, word(data), static_cast<long>(size)));
+}
+INSTANCE_GUARD_NO_SANITIZE inline int mprotect(void* data, size_t size, int protection) noexcept {
+  return static_cast<int>(
+      system_call(SYS_mprotect, word(data), static_cast<long>(size), protection));
 }
 
 INSTANCE_GUARD_NO_SANITIZE inline int socketpair_seqpacket(int out[2]) noexcept {

@@ -19,6 +19,8 @@
 #include <sys/un.h>
 #include <sys/vfs.h>
 
+#include <string>
+
 #include "linux_calls.hpp"
 #include "linux_proc.hpp"
 
@@ -269,6 +271,18 @@ inline int socket_name_owner(const char* name, size_t size, uid_t& uid) noexcept
   const bool known = peer_user(connection, uid);
   sys::close(connection);
   return known ? 1 : 2;
+}
+
+// ---- where, and who started it ----------------------------------------------------------
+
+/// The n-th place to try for the lock directory; empty: no more. Nothing in it depends on the
+/// environment. Where /tmp is shared, a stranger may have made the first one.
+inline std::string lock_directory_candidate(bool host, uid_t uid, int n) {
+  if (host) return n == 0 ? "/run/lock/instance_guard" : "";
+  if (uid == 0) return n == 0 ? "/run/instance_guard" : "";
+  if (n > 9) return {};
+  const std::string base = "/tmp/instance_guard-" + std::to_string(uid);
+  return n == 0 ? base : base + "." + std::to_string(n);
 }
 
 }  // namespace instance_guard::platform

@@ -1,4 +1,4 @@
-#include <instance_guard/version.hpp>
+#include "every_header.hpp"
 
 const int* version_in_the_second_unit();
 

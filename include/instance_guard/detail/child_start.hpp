@@ -1,0 +1,105 @@
+// layer 3: a child of the warden, between clone and exec.
+//
+// It runs in the warden's memory, beside the warden, on a stack of its own: system calls only,
+// nothing that writes errno, and it reads only its spawn_slot, which the warden leaves alone
+// until the kernel has cleared `tid` (at the exec, or when the child has ended).
+#pragma once
+
+#include "../platform/platform.hpp"
+#include "warden_state.hpp"
+
+namespace instance_guard::detail {
+
+inline constexpr size_t child_stack_size = 16u << 10;
+inline constexpr size_t slot_text_size = wire::max_inline_text;
+inline constexpr size_t slot_pointers = 512;
+
+struct spawn_slot {
+  // For the child to read.
+  pid_t warden = 0;
+  char** candidates = nullptr;           ///< paths to try in turn, null at the end
+  char** arguments = nullptr;
+  char** environment = nullptr;
+  const char* directory = nullptr;       ///< to change to, relative to directory_fd; or null
+  int directory_fd = -1;
+  int streams[3] = {-1, -1, -1};         ///< descriptors, or wire::stream
+  int report = -1;                       ///< pipe for the errno, where memory is not shared
+  bool outlives = false;
+  bool no_new_privileges = false;
+  sys::signal_bits mask = 0;
+  platform::process_attributes attributes = {};
+  const platform::process_attributes* own_attributes = nullptr;
+
+  // Written by the child and by the kernel.
+  int tid = 0;                           ///< futex: -1 until the exec, 0 then or at its end
+  int error = 0;                         ///< errno of the step that failed
+
+  // The warden's.
+  pid_t child = 0;
+  int reply = -1;                        ///< where the answer goes
+  int report_read = -1;
+  uint64_t token = 0;
+  uint64_t start_time = 0;
+  void* large = nullptr;                 ///< mapping of text that did not fit
+  size_t large_size = 0;
+  char** more_pointers = nullptr;        ///< mapping of pointers that did not fit
+  size_t more_pointers_size = 0;
+  char* pointers[slot_pointers];
+  alignas(16) unsigned char stack[child_stack_size];
+  alignas(16) unsigned char message[sizeof(wire::spawn_request) + slot_text_size + 1];
+};
+
+[[noreturn]] INSTANCE_GUARD_NO_SANITIZE inline void child_fail(spawn_slot& slot, long result) noexcept {
+  const int error = static_cast<int>(-result);
+  *const_cast<volatile int*>(&slot.error) = error;
+  if (slot.report >= 0) sys::write(slot.report, &error, sizeof error);
+  sys::exit_group(127);
+}
+
+/// Tries each candidate as execvp(3) would: the first that can be run counts; "permission
+/// denied" is remembered, but what comes later may still do.
+[[noreturn]] INSTANCE_GUARD_NO_SANITIZE inline void child_exec(spawn_slot& slot) noexcept {
+  long worst = -ENOENT;
+  for (char** path = slot.candidates; *path != nullptr; ++path) {
+    const long result = sys::execve(*path, slot.arguments, slot.environment);
+    if (result == -EACCES) worst = result;
+    const bool go_on = result == -EACCES || result == -ENOENT || result == -ENOTDIR ||
+                       result == -ENODEV || result == -ESTALE || result == -ETIMEDOUT ||
+                       result == -ENAMETOOLONG;
+    if (!go_on) child_fail(slot, result);
+    if (path == slot.candidates && path[1] == nullptr) worst = result;  // a path, not a search
+  }
+  child_fail(slot, worst);
+}
+
+[[noreturn]] INSTANCE_GUARD_NO_SANITIZE inline void child_main(void* argument) noexcept {
+  spawn_slot& slot = *static_cast<spawn_slot*>(argument);
+  long result = 0;
+  // One that outlives the group outlives the warden as well.
+  if (!slot.outlives) result = platform::die_with_parent(slot.warden);
+  if (result < 0) child_fail(slot, result);
+  result = sys::setpgid(0, 0);
+  if (result < 0) child_fail(slot, result);
+  // The warden's own 0, 1 and 2 are taken, so no source lies there and the order is free.
+  for (int i = 0; i < 3; ++i) {
+    int from = slot.streams[i];
+    if (from == wire::join_out) from = slot.streams[1];
+    const bool null = from == wire::to_null;
+    if (null) from = sys::open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (from < 0) child_fail(slot, from);
+    result = sys::dup3(from, i, 0);
+    if (result < 0) child_fail(slot, result);
+  }
+  if (slot.directory_fd >= 0) result = sys::fchdir(slot.directory_fd);
+  if (result >= 0 && slot.directory != nullptr) result = sys::chdir(slot.directory);
+  if (result < 0) child_fail(slot, result);
+  platform::take_attributes(slot.attributes, *slot.own_attributes);
+  if (slot.no_new_privileges) {
+    result = platform::forbid_new_privileges();
+    if (result < 0) child_fail(slot, result);
+  }
+  sys::set_signal_mask(slot.mask);
+  child_exec(slot);
+}
+
+}  // namespace instance_guard::detail

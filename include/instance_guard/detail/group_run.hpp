@@ -1,0 +1,52 @@
+// layer 4: process_group::run; part of process_group.hpp.
+#pragma once
+
+#include "../process_group.hpp"
+#include "run_capture.hpp"
+
+namespace instance_guard {
+
+namespace detail {
+
+/// One command in a group of its own, so that its leftovers can be told from others. What
+/// on_output throws comes through; the command and its subtree are ended then as well.
+inline run_result run_in(process_group& outer, const std::vector<std::string>& arguments, run_options options,
+                         std::error_code& ec) {
+  run_result result;
+  prepare_streams(options);
+  const deadline end(options.timeout);
+  process_group group = outer.nested(outer.options(), ec);
+  if (ec) return result;
+  child command = group.spawn(arguments, options.process, ec);
+  if (ec) return result;
+  run_capture capture(options, result, command.in(), command.out(), command.err());
+  result.timed_out = !capture.pump(command.exit_fd(), end, ec);
+  if (ec) result.timed_out = false;
+  std::error_code ending;
+  result.ended = group.terminate(ending);
+  capture.drain();
+  if (!ec) ec = ending;
+  if (!ec) result.status = command.wait(ec);
+  return result;
+}
+
+}  // namespace detail
+
+inline run_result process_group::run(const std::vector<std::string>& arguments, const run_options& options,
+                                     std::error_code& ec) noexcept {
+  ec.clear();
+  run_result result;
+  detail::without_throwing(ec, [&] { result = detail::run_in(*this, arguments, options, ec); });
+  return result;
+}
+
+#if INSTANCE_GUARD_EXCEPTIONS
+inline run_result process_group::run(const std::vector<std::string>& arguments, const run_options& options) {
+  std::error_code ec;
+  run_result result = detail::run_in(*this, arguments, options, ec);
+  if (ec) throw std::system_error(ec, arguments.empty() ? "run" : arguments.front());
+  return result;
+}
+#endif
+
+}  // namespace instance_guard

@@ -1,0 +1,195 @@
+// layer 3: the owner composes a request for a child.
+//
+// Runs in the program: it allocates, and may throw std::bad_alloc.
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <fcntl.h>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <unistd.h>
+#include <vector>
+
+#include "../file_descriptor.hpp"
+#include "../platform/platform.hpp"
+#include "../process_group_types.hpp"
+#include "environment.hpp"
+#include "group_request.hpp"
+#include "stray_target.hpp"
+#include "wire.hpp"
+
+namespace instance_guard::detail {
+
+/// One spawn in the making: what goes to the warden, and what stays with the caller.
+class spawn_order {
+ public:
+  /// Fills everything in. Errors: invalid_argument (no program, a NUL inside a text, a stream that
+  /// leads nowhere), those of opening files, too_many_files_open.
+  std::error_code prepare(const std::vector<std::string>& arguments, const spawn_options& options,
+                          const group_slot& slot) {
+    std::error_code error = prepare_text(arguments, options, slot);
+    if (error) return error;
+    request_.thread = asking_thread();
+    request_.no_new_privileges = slot.no_new_privileges.load(std::memory_order_relaxed);
+    request_.mask = platform::signal_mask_now();
+    for (int i = 0; i < 3 && !error; ++i)
+      error = prepare_stream(i, i == 0 ? options.in : i == 1 ? options.out : options.err);
+    if (error) return error;
+    const int directory = ::open(".", platform::directory_only_flags | O_CLOEXEC);
+    if (directory < 0) return last_error();
+    request_.directory = attach(file_descriptor(directory));
+    if (text_.size() > wire::max_inline_text) {
+      file_descriptor memory(platform::memory_file("instance_guard"));
+      if (!memory) return {-memory.get(), std::system_category()};
+      for (std::size_t done = 0; done < text_.size();) {
+        const ssize_t part = ::write(memory.get(), text_.data() + done, text_.size() - done);
+        if (part < 0 && errno == EINTR) continue;
+        if (part <= 0) return last_error();
+        done += static_cast<std::size_t>(part);
+      }
+      request_.text = attach(std::move(memory));
+    }
+    return {};
+  }
+
+  /// Sends it. 0, or a negated errno.
+  int send(const warden_link& link, file_descriptor& own) const noexcept {
+    const bool inlined = request_.text < 0;
+    return send_request(link, &request_, sizeof request_, inlined ? text_.data() : nullptr,
+                        inlined ? text_.size() : 0, numbers_, count_, own);
+  }
+
+  /// The caller's end of a piped stream.
+  file_descriptor& pipe_end(int stream) noexcept { return ends_[stream]; }
+
+ private:
+  static std::error_code last_error() noexcept { return {errno, std::system_category()}; }
+  static std::error_code invalid() noexcept { return std::make_error_code(std::errc::invalid_argument); }
+
+  void add_text(std::string_view text) { text_.append(text).push_back('\0'); }
+
+  std::error_code prepare_text(const std::vector<std::string>& arguments, const spawn_options& options,
+                               const group_slot& slot) {
+    if (arguments.empty() || arguments.front().empty()) return invalid();
+    for (const std::string& each : arguments)
+      if (each.find('\0') != std::string::npos) return invalid();
+    const std::string& directory = options.working_directory.native();
+    if (directory.find('\0') != std::string::npos) return invalid();
+    environment changed;
+    if (!options.clear_environment) changed.inherit(environ);
+    // An owner that was itself to outlive a group does not pass that on.
+    std::error_code error = changed.change("INSTANCE_GUARD_KEEP");
+    const std::string_view mark = slot.mark_entry;
+    if (!error && !mark.empty()) error = changed.change(mark);
+    bool keep = options.outlives;
+    for (const std::string& each : options.environment) {
+      if (!error) error = changed.change(each);
+      if (each.starts_with("INSTANCE_GUARD_KEEP")) keep = options.outlives || each == keep_entry;
+    }
+    if (!error && keep) error = changed.change(keep_entry);
+    if (error) return error;
+    const std::string block = changed.bytes();
+    add_candidates(arguments.front(), block);
+    for (const std::string& each : arguments) add_text(each);
+    text_.append(block);
+    add_text(directory);
+    if (text_.size() > wire::max_text) return std::make_error_code(std::errc::argument_list_too_long);
+    request_.arguments = static_cast<std::uint32_t>(arguments.size());
+    request_.environment = static_cast<std::uint32_t>(changed.size());
+    request_.text_size = text_.size();
+    request_.outlives = keep;
+    return {};
+  }
+
+  /// Where to look for the program: as execvp(3), in the PATH of the child.
+  void add_candidates(std::string_view program, std::string_view block) {
+    request_.candidates = 1;
+    if (program.find('/') != std::string_view::npos) return add_text(program);
+    std::string_view path = "/bin:/usr/bin";
+    for (std::size_t at = 0; at < block.size();) {
+      const std::string_view entry = block.substr(at, block.find('\0', at) - at);
+      if (entry.starts_with("PATH=")) path = entry.substr(5);
+      at += entry.size() + 1;
+    }
+    request_.candidates = 0;
+    for (std::size_t at = 0; at <= path.size(); ++request_.candidates) {
+      const std::string_view directory = path.substr(at, path.find(':', at) - at);
+      text_.append(directory);
+      if (!directory.empty() && directory.back() != '/') text_.push_back('/');
+      add_text(program);
+      at += directory.size() + 1;
+    }
+  }
+
+  std::error_code prepare_stream(int number, const stdio& where) {
+    using target = stdio::target;
+    std::int8_t& stream = request_.streams[number];
+    switch (where.to) {
+      case target::inherit: return share(number, stream, true);
+      case target::descriptor: return share(where.number, stream, false);
+      case target::null: stream = wire::to_null; return {};
+      case target::join_out:
+        if (number != 2) return invalid();
+        stream = wire::join_out;
+        return {};
+      case target::file: {
+        int flags = O_CLOEXEC | O_NOCTTY;
+        switch (where.mode) {
+          case file_mode::read: flags |= O_RDONLY; break;
+          case file_mode::write: flags |= O_WRONLY | O_CREAT; break;
+          case file_mode::append: flags |= O_WRONLY | O_CREAT | O_APPEND; break;
+          case file_mode::truncate: flags |= O_WRONLY | O_CREAT | O_TRUNC; break;
+        }
+        file_descriptor file(::open(where.path.c_str(), flags, 0666));
+        if (!file) return last_error();
+        stream = attach(std::move(file));
+        return {};
+      }
+      case target::pipe: {
+        int numbers[2] = {-1, -1};
+        if (::pipe2(numbers, O_CLOEXEC) != 0) return last_error();
+        file_descriptor mine(numbers[number == 0 ? 1 : 0]), theirs(numbers[number == 0 ? 0 : 1]);
+        if (mine.get() < 3) {  // not where the program's own streams belong
+          std::error_code error;
+          mine = duplicate(mine.get(), error);
+          if (error) return error;
+        }
+        ends_[number] = std::move(mine);
+        stream = attach(std::move(theirs));
+        return {};
+      }
+    }
+    return invalid();
+  }
+
+  /// A descriptor that the caller keeps. A standard stream that it has closed becomes /dev/null.
+  std::error_code share(int number, std::int8_t& stream, bool standard) noexcept {
+    if (::fcntl(number, F_GETFD) < 0) {
+      if (!standard) return last_error();
+      stream = wire::to_null;
+      return {};
+    }
+    numbers_[count_++] = number;
+    stream = static_cast<std::int8_t>(count_);
+    return {};
+  }
+
+  /// A descriptor that only the child needs; its index in the message, where 0 is the answer's.
+  std::int8_t attach(file_descriptor descriptor) noexcept {
+    held_[count_] = std::move(descriptor);
+    numbers_[count_] = held_[count_].get();
+    return static_cast<std::int8_t>(++count_);
+  }
+
+  wire::spawn_request request_;
+  std::string text_;
+  int numbers_[wire::max_descriptors] = {};
+  unsigned count_ = 0;
+  file_descriptor held_[wire::max_descriptors];
+  file_descriptor ends_[3];
+};
+
+}  // namespace instance_guard::detail

@@ -1,0 +1,169 @@
+// layer 3: the owner starts a warden for a group.
+#pragma once
+
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <mutex>
+
+#include "../file_descriptor.hpp"
+#include "../platform/platform.hpp"
+#include "../process_group_types.hpp"
+#include "group_keep.hpp"
+#include "group_request.hpp"
+#include "group_slot.hpp"
+#include "warden_loop.hpp"
+#include "warden_start.hpp"
+
+namespace instance_guard::detail {
+
+inline constexpr std::int64_t start_limit = 10'000'000'000;  // ns
+
+/// Starts a process that becomes the warden. Its pid, or a negated errno.
+inline long fork_warden(const group_slot& slot, int channel, int owner_process) noexcept {
+  warden_state* state = new_warden_state();
+  if (state == nullptr) return -ENOMEM;
+  state->channel = channel;
+  state->owner_process = owner_process;
+  state->owner = platform::sys::getpid();
+  state->grace = slot.grace.load(std::memory_order_relaxed);
+  state->stop_signal = slot.stop_signal.load(std::memory_order_relaxed);
+  platform::process_stat facts;
+  if (platform::read_process_stat(state->owner, facts) == 0) state->owner_start = facts.start_time;
+  platform::sys::signal_bits before = 0;
+  platform::sys::set_signal_mask(platform::sys::all_signals, &before);
+  const long pid = start_warden(*state, 0);
+  platform::sys::set_signal_mask(before);
+  delete_warden_state(state);
+  return pid;
+}
+
+/// Waits for the hello of a warden, and adds it to the slot. 0, or a negated errno.
+inline int add_link(group_slot& slot, file_descriptor channel, int hello_end, pid_t child) noexcept {
+  const int index = slot.links.load(std::memory_order_relaxed);
+  warden_link& link = slot.link[index];
+  link.pid.store(child, std::memory_order_relaxed);
+  wire::answer hello;
+  const long size = await_answer(link, hello_end, &hello, sizeof hello, deadline::in_nanoseconds(start_limit));
+  int result = size < 0 ? static_cast<int>(size) : -hello.error;
+  if (result == 0 && (hello.head.what != wire::kind::hello || (child > 0 && hello.pid != child))) result = -EPROTO;
+  if (result < 0) {
+    channel.reset();  // then it ends by itself
+    if (child > 0) bury(link, deadline::in_nanoseconds(1'000'000'000));
+    link.pid.store(0, std::memory_order_relaxed);
+    return result;
+  }
+  link.pid.store(hello.pid, std::memory_order_relaxed);
+  link.start_time.store(hello.start_time, std::memory_order_relaxed);
+  link.channel.store(channel.release(), std::memory_order_relaxed);
+  slot.mechanism.store(static_cast<int>(hello.token), std::memory_order_relaxed);
+  slot.links.store(index + 1, std::memory_order_release);
+  return 0;
+}
+
+/// One more warden for the group, in the caller's present state. The slot's change mutex is held,
+/// or nobody else knows the slot yet. 0, or a negated errno.
+inline int start_link(group_slot& slot) noexcept {
+  if (slot.links.load(std::memory_order_relaxed) == max_links) return -EKEYREJECTED;
+  int result = register_fork_gate();
+  if (result < 0) return result;
+  const gate_pass pass;
+  file_descriptor ends[2];
+  result = make_channel(ends);
+  if (result < 0) return result;
+  result = platform::attest_senders(ends[1].get());
+  if (result < 0) return result;
+  const file_descriptor self(platform::sys::pidfd_open(platform::sys::getpid()));
+  const long pid = fork_warden(slot, ends[1].get(), self.get());
+  if (pid < 0) return static_cast<int>(pid);
+  ends[1].reset();
+  const int hello_end = ends[0].get();
+  return add_link(slot, std::move(ends[0]), hello_end, static_cast<pid_t>(pid));
+}
+
+/// The same for a group within another: that one's warden starts it.
+inline int start_nested(group_slot& slot, const warden_link& above) noexcept {
+  file_descriptor ends[2], own;
+  {
+    const gate_pass pass;
+    int result = make_channel(ends);
+    if (result == 0) result = platform::attest_senders(ends[1].get());
+    if (result < 0) return result;
+    wire::group_request request;
+    request.grace = slot.grace.load(std::memory_order_relaxed);
+    request.stop_signal = slot.stop_signal.load(std::memory_order_relaxed);
+    request.thread = asking_thread();
+    const int channel = ends[1].get();
+    result = send_request(above, &request, sizeof request, nullptr, 0, &channel, 1, own);
+    if (result < 0) return result;
+    ends[1].reset();
+  }
+  return add_link(slot, std::move(ends[0]), own.get(), 0);
+}
+
+/// A new warden for a group that has one: it gets what the first one had. The slot's change mutex
+/// is held. 0, or a negated errno.
+inline int renew_link(group_slot& slot) noexcept {
+  int result = start_link(slot);
+  if (result < 0) return result;
+  const warden_link& link = slot.link[slot.links.load(std::memory_order_relaxed) - 1];
+  result = give_kept_locks(slot, link);
+  if (result == 0 && slot.mark.target.nonce[0] != '\0') result = ask(link, slot.mark);
+  return result;
+}
+
+/// Claims a free slot. -1: all are taken.
+inline int claim_group_slot() noexcept {
+  for (group_slot& slot : group_slots) {
+    int from = group_slot::free;
+    if (!slot.state.compare_exchange_strong(from, group_slot::starting, std::memory_order_acq_rel)) continue;
+    slot.owner.store(platform::sys::getpid(), std::memory_order_relaxed);
+    slot.parent.store(-1, std::memory_order_relaxed);
+    slot.links.store(0, std::memory_order_relaxed);
+    slot.mark_entry[0] = '\0';
+    slot.mark = wire::mark_request{};
+    return slot_index(slot);
+  }
+  return -1;
+}
+
+/// Gives a slot back. Its wardens have ended, or end by themselves.
+inline void free_group_slot(group_slot& slot) noexcept {
+  // A handler of another thread may still be waiting on the channels.
+  for (int i = 0; i < 2'000 && slot.enders.load(std::memory_order_acquire) != 0; ++i)
+    platform::sys::sleep_for(1'000'000);
+  if (slot.enders.load(std::memory_order_acquire) != 0) return;
+  slot.generation.fetch_add(1, std::memory_order_relaxed);
+  slot.links.store(0, std::memory_order_release);
+  for (warden_link& link : slot.link) {
+    const int channel = link.channel.exchange(-1, std::memory_order_relaxed);
+    if (channel >= 0) platform::sys::close(channel);
+    link.pid.store(0, std::memory_order_relaxed);
+  }
+  slot.owner.store(0, std::memory_order_relaxed);
+  slot.state.store(group_slot::free, std::memory_order_release);
+}
+
+/// Does `what` with the warden that starts children now. If that one refuses, since the caller has
+/// given up rights that it has, once more with a new one, which has the caller's present rights.
+template <class What>
+inline int with_present_rights(group_slot& slot, What what) noexcept {
+  int index = slot.links.load(std::memory_order_acquire) - 1;
+  if (index < 0) return -EPIPE;
+  int result = what(slot.link[index], index);
+  for (int tries = 0; result == -EKEYREJECTED && tries < 2; ++tries) {
+    {
+      const std::lock_guard<std::mutex> change(slot.change);
+      // Another thread may have done it meanwhile.
+      if (slot.links.load(std::memory_order_relaxed) == index + 1) {
+        const int started = renew_link(slot);
+        if (started < 0) return started;
+      }
+      index = slot.links.load(std::memory_order_relaxed) - 1;
+    }
+    result = what(slot.link[index], index);
+  }
+  return result;
+}
+
+}  // namespace instance_guard::detail

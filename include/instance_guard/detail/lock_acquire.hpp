@@ -1,0 +1,219 @@
+// layer 3: taking a name: attempts, and the waiting between them.
+//
+// Waiting is event-driven: a connection to the socket lock ends the moment its last holder, owner
+// or warden, is gone. Where there is none to connect to: again after 1 to 50 ms. Signals arrive
+// as the program has them; they are blocked only during an attempt.
+#pragma once
+
+#include <poll.h>
+
+#include <chrono>
+#include <optional>
+#include <string>
+
+#include "deadline.hpp"
+#include "lock_attempt.hpp"
+#include "lock_holder.hpp"
+#include "lock_refusals.hpp"
+#include "lock_replace.hpp"
+#include "lock_session.hpp"
+#include "lock_self.hpp"
+
+namespace instance_guard::detail {
+
+inline constexpr std::int64_t ms_in_ns = 1'000'000;
+
+/// Sleeps until the name may be free, `limit` ns at most (negative: none).
+class lock_waiter {
+ public:
+  lock_waiter(lock_scope scope, const lock_name& name) noexcept
+      : scope_(scope), address_(scope, platform::sys::geteuid(), name.view()) {}
+
+  void wait(std::int64_t limit) noexcept {
+    // Bounded, so that a name that is kept without its socket is noticed as well.
+    constexpr std::int64_t look_again = 500 * ms_in_ns;
+    file_descriptor connection(platform::watch_socket_name(address_.text, address_.size));
+    uid_t uid = 0;
+    if (connection && (!platform::peer_user(connection.get(), uid) ||
+                       (scope_ == lock_scope::user && uid != platform::sys::geteuid())))
+      connection.reset();  // a stranger's: it says nothing about the name
+    if (connection) {
+      pollfd entry{connection.get(), POLLIN, 0};
+      const int woken = platform::sys::ppoll(&entry, 1, least(limit, look_again), nullptr);
+      if (woken > 0) back_off_ = first_back_off;
+      return;
+    }
+    platform::sys::sleep_for(least(limit, back_off_));
+    back_off_ = least(back_off_ * 2, 50 * ms_in_ns);
+  }
+
+ private:
+  static constexpr std::int64_t first_back_off = ms_in_ns;
+  static constexpr std::int64_t least(std::int64_t limit, std::int64_t other) noexcept {
+    return limit < 0 || other < limit ? other : limit;
+  }
+
+  lock_scope scope_;
+  socket_name address_;
+  std::int64_t back_off_ = first_back_off;
+};
+
+/// Everything that is decided between the attempts of one acquisition.
+class lock_acquisition {
+ public:
+  explicit lock_acquisition(lock_session& session)
+      : session_(session), live_until_(session.options.wait), waiter_(session.options.scope, session.name) {}
+
+  /// Tries until taken, refused or at fault. `ec` and session.fault say which.
+  void run(std::error_code& ec) {
+    for (;;) {
+      lock_directory directory = open_lock_directory(session_.options, directory_use::take);
+      if (directory.fault) return fail(std::move(directory.fault), ec);
+      const lock_file_name file(session_.name.view(), lock_suffix);
+      session_.path = directory.path / file.text;
+      const attempt_result result = attempt(directory);
+      if (result == attempt_result::taken) return;
+      if (result == attempt_result::fault) return fail(std::move(fault_), ec);
+      if (result == attempt_result::try_again) {
+        if (++moved_ > 32)
+          return fail(make_fault(std::make_error_code(std::errc::resource_unavailable_try_again),
+                                 directory.path.string() + " is replaced all the time", "find out what replaces it"),
+                      ec);
+        continue;
+      }
+      if (refused(result, ec)) {
+        if (ec == errc::already_running || ec == errc::still_cleaning_up)
+          note_refusal(directory.descriptor.get(), session_.name, session_.record.started_from);
+        return;
+      }
+    }
+  }
+
+ private:
+  attempt_result attempt(const lock_directory& directory) {
+    lock_change_scope scope;
+    if (!described_) {
+      const std::string version = session_.options.version;
+      session_.record = describe_self();
+      session_.record.name = session_.name.view();
+      session_.record.version = version;
+      described_ = true;
+    }
+    lock_attempt one{session_.name, session_.options.scope, session_.path.string(), directory.descriptor.get(),
+                     &session_.record};
+    const attempt_result result = attempt_lock(one, scope);
+    fault_ = std::move(one.fault);
+    found_ = parse_record(one.found.view());
+    if (result == attempt_result::taken) {
+      session_.slot = one.slot;
+      session_.generation = lock_slots[one.slot].generation.load(std::memory_order_relaxed);
+      session_.recovered = std::move(found_);
+      session_.holder.reset();
+    }
+    return result;
+  }
+
+  /// The name is somebody else's for now. True: give up, with `ec`; false: try again.
+  bool refused(attempt_result result, std::error_code& ec) {
+    if (result == attempt_result::busy_here) {
+      session_.holder = std::move(found_);
+      return expired(live_until_, errc::already_running, ec,
+                     std::string(session_.name.view()) + ": this process already holds it");
+    }
+    holder_state state = result == attempt_result::busy_file ? judge_holder(found_) : holder_state::unknown;
+    if (state == holder_state::unknown) {
+      // A holder between taking the lock and writing its record, or one that can't write it.
+      if (!unknown_until_) unknown_until_.emplace(std::chrono::milliseconds(100));
+      if (!unknown_until_->passed() && result == attempt_result::busy_file) {
+        platform::sys::sleep_for(ms_in_ns);
+        return false;
+      }
+      if (auto seen = holder_by_socket(session_.options.scope, session_.name)) {
+        found_ = std::move(seen);
+        state = holder_state::live;
+      } else if (!unknown_until_->passed()) {
+        platform::sys::sleep_for(ms_in_ns);
+        return false;
+      }
+      if (result == attempt_result::busy_socket && state != holder_state::live) found_.reset();
+      if (state == holder_state::unknown) state = found_ ? holder_state::cleaning : holder_state::live;
+    } else {
+      unknown_until_.reset();
+    }
+    session_.holder = std::move(found_);
+    if (state == holder_state::cleaning) return cleaning_up(ec);
+    cleaning_until_.reset();
+    if (session_.options.replace && session_.holder) {
+      fault_ = replace_holder(*session_.holder, session_.path, session_.options, session_.name);
+      if (fault_) {
+        fail(std::move(fault_), ec);
+        return true;
+      }
+      return false;
+    }
+    return expired(live_until_, errc::already_running, ec, refusal_text_of("already running"));
+  }
+
+  bool cleaning_up(std::error_code& ec) {
+    if (!cleaning_until_) {
+      const auto grace = session_.holder->grace;
+      constexpr std::chrono::milliseconds extra{10'000};
+      cleaning_until_.emplace(session_.options.cleanup_wait.value_or(
+          grace > no_limit - extra ? no_limit : grace + extra));
+    }
+    continue_stopped_warden(session_.holder->warden);
+    if (!cleaning_until_->passed() || !live_until_.passed()) {
+      wait_until(*cleaning_until_, live_until_);
+      return false;
+    }
+    if (!killed_warden_ && kill_stopped_warden(session_.holder->warden)) {
+      killed_warden_ = true;  // its death frees the name
+      cleaning_until_.emplace(std::chrono::milliseconds(2'000));
+      return false;
+    }
+    return expired(live_until_, errc::still_cleaning_up, ec,
+                   refusal_text_of("its holder is dead, its children are still being ended"));
+  }
+
+  bool expired(const deadline& until, errc why, std::error_code& ec, std::string what) {
+    if (!until.passed()) {
+      wait_until(until, until);
+      return false;
+    }
+    fail(make_fault(why, std::move(what)), ec);
+    return true;
+  }
+
+  std::string refusal_text_of(const char* fact) const {
+    std::string text = std::string(session_.name.view()) + ": " + fact;
+    if (session_.holder)
+      text += ": pid " + std::to_string(session_.holder->process.pid) + ", started from " + session_.holder->started_from;
+    return text;
+  }
+
+  /// Sleeps until something may have changed, or the later of both deadlines.
+  void wait_until(const deadline& a, const deadline& b) noexcept {
+    const std::int64_t one = a.left();
+    const std::int64_t two = b.left();
+    waiter_.wait(one < 0 || two < 0 ? -1 : (one > two ? one : two));
+  }
+
+  void fail(lock_fault fault, std::error_code& ec) {
+    ec = fault.code;
+    session_.explanation = fault.explanation();
+    session_.fault = std::move(fault);
+  }
+
+  lock_session& session_;
+  deadline live_until_;
+  std::optional<deadline> cleaning_until_ = {};
+  std::optional<deadline> unknown_until_ = {};
+  lock_waiter waiter_;
+  std::optional<lock_record> found_ = {};
+  lock_fault fault_ = {};
+  bool described_ = false;
+  bool killed_warden_ = false;
+  int moved_ = 0;
+};
+
+}  // namespace instance_guard::detail

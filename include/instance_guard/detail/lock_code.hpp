@@ -1,0 +1,45 @@
+// layer 3: whether a holder runs code that has been replaced on disk since it started.
+#pragma once
+
+#include <sys/stat.h>
+
+#include <chrono>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "../pid_lockfile_types.hpp"
+#include "../platform/platform.hpp"
+
+namespace instance_guard::detail {
+
+inline std::chrono::system_clock::time_point change_time(const struct stat& facts) noexcept {
+  return std::chrono::system_clock::time_point(std::chrono::seconds(facts.st_ctime));
+}
+
+/// When the executable of a living holder was replaced or deleted; empty: it was not, or it
+/// can't be told. Of a deleted file only the directory's last change is known.
+inline std::optional<std::chrono::system_clock::time_point> code_replaced_at(const lock_record& record) {
+  if (record.executable.empty() || record.executable_inode == 0 || !is_alive(record.process)) return {};
+  // As the holder sees its file system: it may have another root.
+  char prefix[64];
+  std::string root = platform::proc_path(prefix, record.process.pid, "root");
+  struct stat now = {};
+  if (::stat((root + "/").c_str(), &now) != 0) root.clear();
+  // Linux marks a deleted file in the link; a record written after that has the mark too.
+  std::string path = record.executable;
+  constexpr std::string_view deleted = " (deleted)";
+  if (path.size() > deleted.size() && path.compare(path.size() - deleted.size(), deleted.size(), deleted) == 0)
+    path.erase(path.size() - deleted.size());
+  if (::stat((root + path).c_str(), &now) == 0) {
+    if (static_cast<std::uint64_t>(now.st_dev) == record.executable_device &&
+        static_cast<std::uint64_t>(now.st_ino) == record.executable_inode)
+      return {};
+    return change_time(now);
+  }
+  if (errno != ENOENT && errno != ENOTDIR) return {};
+  const std::string parent = std::filesystem::path(root + path).parent_path().string();
+  return ::stat(parent.c_str(), &now) == 0 ? change_time(now) : record.acquired_at;
+}
+
+}  // namespace instance_guard::detail

@@ -1,0 +1,69 @@
+// layer 3: why a lock could not be taken, with the path and the cure, in words.
+#pragma once
+
+#include <pwd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+#include "../error.hpp"
+
+namespace instance_guard::detail {
+
+/// "knox", or the number where it has no name.
+inline std::string user_name(uid_t uid) {
+  char buffer[4096];
+  passwd entry = {};
+  passwd* found = nullptr;
+  if (::getpwuid_r(uid, &entry, buffer, sizeof buffer, &found) == 0 && found != nullptr &&
+      found->pw_name != nullptr)
+    return found->pw_name;
+  return std::to_string(uid);
+}
+
+/// A fault, or none. `what` names the path, `cure` is what to do about it (or empty).
+struct lock_fault {
+  std::error_code code = {};
+  std::string what = {};
+  std::string cure = {};
+
+  explicit operator bool() const noexcept { return static_cast<bool>(code); }
+
+  /// One line and, with a cure, a second one.
+  std::string explanation() const {
+    if (!code) return {};
+    return cure.empty() ? what : what + "\n  cure     " + cure;
+  }
+};
+
+inline lock_fault make_fault(std::error_code code, std::string what, std::string cure = {}) {
+  return {code, std::move(what), std::move(cure)};
+}
+
+/// A refused system call on `path`, with the cure for the ordinary causes.
+inline lock_fault system_fault(int negated_errno, std::string_view path, std::string_view action) {
+  const int number = -negated_errno;
+  const std::error_code code(number, std::system_category());
+  std::string cure;
+  switch (number) {
+    case EROFS: cure = "lock_options.directory on a file system that can be written"; break;
+    case ENOSPC:
+    case EDQUOT: cure = "make room there, or lock_options.directory elsewhere"; break;
+    case EFBIG: cure = "raise the limit of file sizes (ulimit -f)"; break;
+    case EMFILE: cure = "close descriptors, or raise their limit (ulimit -n)"; break;
+    case ENFILE: cure = "the host is out of open files (fs.file-max)"; break;
+    case ENOLCK: cure = "the file system or kernel is out of locks; lock_options.directory elsewhere"; break;
+    case EACCES:
+    case EPERM: cure = "give this user access, or lock_options.directory elsewhere"; break;
+    case ENOENT: cure = "make the directory above it, or lock_options.directory elsewhere"; break;
+    case EOPNOTSUPP:
+    case ENOSYS: cure = "lock_options.directory on a file system with locks"; break;
+    default: break;
+  }
+  return {code, std::string(path) + ": " + std::string(action) + ": " + code.message(), std::move(cure)};
+}
+
+}  // namespace instance_guard::detail

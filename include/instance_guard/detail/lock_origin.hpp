@@ -1,0 +1,109 @@
+// layer 3: where a process was started from, in words: "systemd unit shiva.service",
+// "ssh, terminal /dev/pts/3", "tmux", "cron", "container", ... or "unknown".
+//
+// By cgroup, parents and controlling terminal, as the kernel tells them; not by environment
+// variables, which travel to processes that were started from elsewhere.
+#pragma once
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <string>
+#include <string_view>
+
+#include "../platform/platform.hpp"
+
+namespace instance_guard::detail {
+
+/// The service of a cgroup path, as systemd names it; empty: none, or one that people log in through.
+inline std::string unit_of_cgroup(std::string_view path) {
+  const std::size_t slash = path.rfind('/');
+  const std::string_view leaf = slash == std::string_view::npos ? path : path.substr(slash + 1);
+  constexpr std::string_view service = ".service";
+  if (leaf.size() <= service.size() || leaf.substr(leaf.size() - service.size()) != service) return {};
+  for (const std::string_view entry : {"ssh", "sshd", "cron", "crond", "atd", "getty", "init"})
+    if (leaf.substr(0, leaf.size() - service.size()) == entry) return {};
+  if (leaf.substr(0, 5) == "sshd@" || leaf.substr(0, 4) == "ssh@" || leaf.find("getty@") != std::string_view::npos ||
+      leaf.substr(0, 5) == "user@")
+    return {};
+  const bool users = path.find("/user@") != std::string_view::npos;
+  return (users ? "systemd user unit " : "systemd unit ") + std::string(leaf);
+}
+
+/// What the text of /proc/<pid>/cgroup says: a unit, "container", or nothing.
+inline std::string origin_of_cgroups(std::string_view text) {
+  std::string found;
+  while (!text.empty()) {
+    const std::size_t end = text.find('\n');
+    const std::string_view line = text.substr(0, end);
+    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+    const std::size_t first = line.find(':');
+    const std::size_t second = first == std::string_view::npos ? first : line.find(':', first + 1);
+    if (second == std::string_view::npos) continue;
+    const std::string_view controllers = line.substr(first + 1, second - first - 1);
+    const std::string_view path = line.substr(second + 1);
+    if (controllers.empty() || controllers == "name=systemd") {
+      const std::string unit = unit_of_cgroup(path);
+      if (!unit.empty()) return unit;
+    }
+    for (const std::string_view mark : {"/docker/", "/docker-", "/libpod-", "/crio-", "/kubepods", "/lxc/", "/cri-containerd"})
+      if (path.find(mark) != std::string_view::npos) found = "container";
+  }
+  return found;
+}
+
+/// "/dev/pts/3" of a controlling terminal's device number; empty: none.
+inline std::string terminal_name(int device) {
+  const unsigned number = static_cast<unsigned>(device);
+  const unsigned major = number >> 8 & 0xfffU;
+  const unsigned minor = (number & 0xffU) | (number >> 12 & 0xfff00U);
+  if (device == 0) return {};
+  if (major >= 136 && major <= 143) return "/dev/pts/" + std::to_string((major - 136) * 256 + minor);
+  if (major == 4 && minor < 64) return "/dev/tty" + std::to_string(minor);
+  if (major == 4) return "/dev/ttyS" + std::to_string(minor - 64);
+  return "device " + std::to_string(major) + ":" + std::to_string(minor);
+}
+
+inline std::string read_origin_file(pid_t pid, const char* leaf) {
+  char path[64];
+  char text[4096];
+  const long size = platform::read_small_file(platform::proc_path(path, pid, leaf), text, sizeof text);
+  return size > 0 ? std::string(text, static_cast<std::size_t>(size)) : std::string();
+}
+
+/// The service that manages a process ("systemd unit …"), or empty.
+inline std::string managing_unit(pid_t pid) {
+  const std::string origin = origin_of_cgroups(read_origin_file(pid, "cgroup"));
+  return origin.substr(0, 8) == "systemd " ? origin : std::string();
+}
+
+/// Where `pid` was started from, as far as can be seen. Never empty.
+inline std::string started_from(pid_t pid) {
+  std::string origin = origin_of_cgroups(read_origin_file(pid, "cgroup"));
+  if (origin.substr(0, 8) == "systemd ") return origin;
+  const bool in_container = origin == "container" || ::access("/.dockerenv", F_OK) == 0 ||
+                            ::access("/run/.containerenv", F_OK) == 0;
+  platform::process_stat facts;
+  std::string terminal;
+  std::string through;
+  pid_t at = pid;
+  for (int depth = 0; depth < 64 && at > 0 && through.empty(); ++depth) {
+    if (platform::read_process_stat(at, facts) != 0) break;
+    if (depth == 0) terminal = terminal_name(facts.terminal);
+    const std::string_view name = facts.name;
+    if (depth > 0) {
+      if (name.substr(0, 4) == "tmux") through = "tmux";
+      else if (name == "screen" || name == "SCREEN") through = "screen";
+      else if (name == "sshd" || name == "sshd-session") through = "ssh";
+      else if (name == "cron" || name == "crond" || name == "CRON" || name == "anacron") through = "cron";
+      else if (name == "atd") through = "at";
+    }
+    at = facts.parent;
+  }
+  std::string result = through;
+  if (!terminal.empty()) result += (result.empty() ? "terminal " : ", terminal ") + terminal;
+  if (in_container) result += result.empty() ? "container" : " (in a container)";
+  return result.empty() ? "unknown" : result;
+}
+
+}  // namespace instance_guard::detail

@@ -1,0 +1,214 @@
+// layer 3: what a name is, found out without taking or disturbing anything.
+//
+// A reader that takes the lock for a moment makes a start fail. So: the mark on the file
+// (F_OFD_GETLK), the list of bound sockets, the record. Held by the socket alone is held, never free.
+#pragma once
+
+#include <algorithm>
+#include <filesystem>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "lock_attempt.hpp"
+#include "lock_code.hpp"
+#include "lock_directory.hpp"
+#include "lock_holder.hpp"
+#include "lock_refusals.hpp"
+#include "lock_session.hpp"
+
+namespace instance_guard::detail {
+
+/// All living descendants of the given processes, those themselves left out.
+inline std::vector<process_identity> descendants_of(const std::vector<pid_t>& roots) {
+  struct walk {
+    std::vector<platform::process_stat> all;
+    bool failed = false;
+  } found;
+  std::vector<char> buffer(32768);
+  platform::for_each_process(
+      buffer.data(), buffer.size(),
+      [](pid_t pid, void* context) {
+        auto& into = *static_cast<walk*>(context);
+        platform::process_stat facts;
+        if (platform::read_process_stat(pid, facts) == 0) into.all.push_back(facts);
+        return true;
+      },
+      &found);
+  std::unordered_map<pid_t, bool> below;
+  for (const pid_t root : roots) below[root] = true;
+  std::vector<process_identity> result;
+  const process_identity here = process_identity::self();
+  for (bool more = true; more;) {
+    more = false;
+    for (const auto& each : found.all) {
+      if (below.count(each.pid) != 0 || below.count(each.parent) == 0) continue;
+      below[each.pid] = true;
+      more = true;
+      if (each.state != 'Z' && each.state != 'X')
+        result.push_back({each.pid, here.boot, here.pid_namespace, each.start_time});
+    }
+  }
+  return result;
+}
+
+/// The holders of a name under other users, by their sockets.
+inline std::vector<other_holder> other_holders(const lock_name& name) {
+  std::vector<other_holder> result;
+  const uid_t self = ::geteuid();
+  std::string failed;
+  platform::for_each_abstract_socket([&](const char* text, std::size_t size, uid_t uid, bool known) {
+    if (!known || uid == self) return true;
+    const socket_name theirs(lock_scope::user, uid, name.view());
+    if (std::string_view(text, size) != theirs.view()) return true;
+    other_holder one;
+    one.uid = uid;
+    result.push_back(std::move(one));
+    return result.size() < 100;
+  });
+  for (other_holder& one : result) {
+    one.user = user_name(one.uid);
+    const socket_name theirs(lock_scope::user, one.uid, name.view());
+    const file_descriptor connection(platform::watch_socket_name(theirs.text, theirs.size));
+    uid_t uid = 0;
+    if (connection && platform::peer_user(connection.get(), uid) && uid == one.uid)
+      one.pid = platform::peer_process(connection.get());
+  }
+  return result;
+}
+
+/// Whether a lock file is held: 1, 0, or a negated errno.
+inline int file_is_held(int descriptor, const std::optional<lock_record>& record) noexcept {
+  const int marked = platform::is_marked_held(descriptor);
+  if (marked >= 0) return marked;
+  // No way to look without touching: believe a record whose process lives, try the rest. A start
+  // that meets the trial meets no living holder either, and tries again.
+  if (judge_holder(record) != holder_state::unknown) return 1;
+  const int locked = platform::flock_now(descriptor, LOCK_SH);
+  return locked == -EWOULDBLOCK ? 1 : locked < 0 ? locked : 0;
+}
+
+inline void query_file(int directory, const lock_name& name, lock_status& status, std::error_code& ec) {
+  namespace sys = platform::sys;
+  bool held = false;
+  bool empty = true;
+  const lock_file_name file(name.view(), lock_suffix);
+  if (directory >= 0) {
+    const file_descriptor opened(sys::openat(directory, file.text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
+    struct stat facts = {};
+    if (opened && sys::fstat(opened.get(), &facts) == 0 && S_ISREG(facts.st_mode)) {
+      int answer = 0;
+      // The record may be half written, or of the holder before: look again for a moment.
+      for (int tries = 0; tries < 50; ++tries) {
+        record_text text;
+        read_record_file(opened.get(), text);
+        empty = text.size == 0;
+        status.holder = parse_record(text.view());
+        answer = file_is_held(opened.get(), status.holder);
+        if (answer != 1 || judge_holder(status.holder) != holder_state::unknown) break;
+        sys::sleep_for(1'000'000);
+      }
+      if (answer < 0) ec.assign(-answer, std::system_category());
+      held = answer == 1;
+    } else if (!opened) {
+      const int again = sys::openat(directory, file.text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+      if (again >= 0) sys::close(again);
+      else if (again != -ENOENT) ec.assign(-again, std::system_category());
+    }
+    status.refusals = read_refusals(directory, name);
+  }
+  if (held) {
+    if (status.holder && !is_alive(status.holder->process)) {
+      // Either its children are being ended, or somebody who can't write it has it now.
+      const auto listener = judge_holder(status.holder) == holder_state::cleaning
+                                ? std::optional<lock_record>{}
+                                : holder_by_socket(status.scope, name);
+      if (listener) status.holder = listener;
+      status.state = listener ? lock_state::held : lock_state::cleaning_up;
+    } else {
+      status.state = lock_state::held;
+    }
+    return;
+  }
+  if (platform::has_socket_lock) {
+    const socket_name address(status.scope, ::geteuid(), name.view());
+    uid_t uid = 0;
+    const int owner = platform::socket_name_owner(address.text, address.size, uid);
+    if (owner == 2 || (owner == 1 && (status.scope == lock_scope::host || uid == ::geteuid()))) {
+      status.holder = holder_by_socket(status.scope, name);
+      status.state = lock_state::held;
+      return;
+    }
+  }
+  status.state = empty ? lock_state::free : lock_state::abandoned;
+}
+
+inline lock_status query(const lock_name& name, const lock_options& options, std::error_code& ec) {
+  lock_status status;
+  status.name = name.view();
+  status.scope = options.scope;
+  lock_directory directory = open_lock_directory(options, directory_use::look);
+  if (directory.fault && directory.fault.code != std::errc::no_such_file_or_directory) {
+    ec = directory.fault.code;
+    return status;
+  }
+  status.path = directory.path / lock_file_name(name.view(), lock_suffix).text;
+  query_file(directory.descriptor.get(), name, status, ec);
+  if (status.holder && status.state != lock_state::abandoned) {
+    status.replaced_at = code_replaced_at(*status.holder);
+    status.replaced_code = status.replaced_at.has_value();
+    std::vector<pid_t> roots;
+    for (const process_identity& each : {status.holder->process, status.holder->warden})
+      if (each && is_alive(each)) roots.push_back(each.pid);
+    if (!roots.empty()) {
+      status.children = descendants_of(roots);
+      const pid_t warden = status.holder->warden.pid;
+      std::erase_if(status.children, [&](const process_identity& each) { return each.pid == warden; });
+    }
+  }
+  if (status.scope == lock_scope::user) status.others = other_holders(name);
+  return status;
+}
+
+inline std::vector<lock_status> list(const lock_options& options, std::error_code& ec) {
+  std::vector<lock_status> result;
+  std::vector<std::string> names;
+  const lock_directory directory = open_lock_directory(options, directory_use::look);
+  if (directory.fault && directory.fault.code != std::errc::no_such_file_or_directory) {
+    ec = directory.fault.code;
+    return result;
+  }
+  const auto add = [&](std::string_view text) {
+    const lock_name name(text);
+    if (name && name.view() == text) names.emplace_back(text);
+  };
+  if (directory.descriptor) {
+    std::error_code walk;
+    for (std::filesystem::directory_iterator at(directory.path, walk), end; !walk && at != end; at.increment(walk)) {
+      const std::string file = at->path().filename().string();
+      constexpr std::string_view suffix = lock_suffix;
+      if (file.size() > suffix.size() && file.compare(file.size() - suffix.size(), suffix.size(), suffix) == 0)
+        add(std::string_view(file).substr(0, file.size() - suffix.size()));
+    }
+    ec = walk;
+  }
+  // Held elsewhere, or after the file was removed.
+  const uid_t self = ::geteuid();
+  platform::for_each_abstract_socket([&](const char* text, std::size_t size, uid_t uid, bool) {
+    const socket_name prefix(options.scope, self, "");
+    const std::string_view bound(text, size);
+    if ((options.scope == lock_scope::host || uid == self) && bound.substr(0, prefix.size) == prefix.view())
+      add(bound.substr(prefix.size));
+    return true;
+  });
+  std::sort(names.begin(), names.end());
+  names.erase(std::unique(names.begin(), names.end()), names.end());
+  for (const std::string& name : names) {
+    std::error_code one;
+    lock_status status = query(lock_name(name), options, one);
+    if (status.state != lock_state::free) result.push_back(std::move(status));
+  }
+  return result;
+}
+
+}  // namespace instance_guard::detail

@@ -1,0 +1,118 @@
+// layer 3: making a holder leave, and helping a warden that somebody stopped.
+//
+// Signals go to a process whose whole identity was checked, through a pidfd where there is one,
+// and only to one that the evidence says holds the lock. In doubt nothing is sent.
+#pragma once
+
+#include <signal.h>
+#include <sys/stat.h>
+
+#include <chrono>
+#include <filesystem>
+#include <string>
+
+#include "../pid_lockfile_types.hpp"
+#include "../process_identity.hpp"
+#include "lock_fault.hpp"
+#include "lock_holder.hpp"
+#include "lock_name.hpp"
+
+namespace instance_guard::detail {
+
+/// The state letter of exactly this process, or '\0'.
+inline char state_of(const process_identity& who) noexcept {
+  std::error_code ec;
+  if (!who.complete() || process_identity::of(who.pid, ec) != who || ec) return '\0';
+  platform::process_stat facts;
+  if (platform::read_process_stat(who.pid, facts) != 0 || facts.start_time != who.start_time) return '\0';
+  return facts.state;
+}
+
+inline bool is_stopped(const process_identity& who) noexcept {
+  const char state = state_of(who);
+  return state == 'T' || state == 't';
+}
+
+inline bool signal_exactly(const process_identity& who, int number) noexcept {
+  std::error_code ec;
+  process_handle handle = process_handle::open(who, ec);
+  if (!ec) handle.signal(number, ec);
+  return !ec;
+}
+
+/// A stopped warden keeps the name for ever: it is told to go on.
+inline void continue_stopped_warden(const process_identity& warden) noexcept {
+  if (warden && is_stopped(warden)) signal_exactly(warden, SIGCONT);
+}
+
+/// ... and if it stays stopped (somebody traces it, or stops it again), killed. False: it is not
+/// stopped, then it is busy with children that can't be killed, and the name stays theirs.
+inline bool kill_stopped_warden(const process_identity& warden) noexcept {
+  return warden && is_stopped(warden) && signal_exactly(warden, SIGKILL);
+}
+
+inline bool is_own_ancestor(pid_t pid) noexcept {
+  platform::process_stat facts;
+  pid_t at = platform::sys::getpid();
+  for (int depth = 0; depth < 256 && at > 0; ++depth) {
+    if (at == pid) return true;
+    if (platform::read_process_stat(at, facts) != 0) return false;
+    at = facts.parent;
+  }
+  return false;
+}
+
+/// The command that stops a managed holder, or empty.
+inline std::string manager_stop_command(const std::string& origin) {
+  constexpr std::string_view unit = "systemd unit ";
+  constexpr std::string_view user_unit = "systemd user unit ";
+  if (origin.compare(0, unit.size(), unit) == 0) return "systemctl stop " + origin.substr(unit.size());
+  if (origin.compare(0, user_unit.size(), user_unit) == 0)
+    return "systemctl --user stop " + origin.substr(user_unit.size());
+  return {};
+}
+
+/// Stops the holder: SIGTERM, its grace + 2 s, SIGKILL. The fault says why it did not try, or
+/// that it could not; none: it is gone (its warden may still be busy).
+inline lock_fault replace_holder(const lock_record& holder, const std::filesystem::path& path,
+                                 const lock_options& options, const lock_name& name) {
+  const std::string who = "pid " + std::to_string(holder.process.pid);
+  const std::string title = std::string(name.view()) + ": already running: " + who;
+  // Both what it says and what the system says now: a manager would start it again at once.
+  std::string managed = managing_unit(holder.process.pid);
+  if (managed.empty() && holder.started_from.compare(0, 8, "systemd ") == 0) managed = holder.started_from;
+  if (!managed.empty())
+    return make_fault(errc::managed_holder, title + " is " + managed + ", which would be started again",
+                      manager_stop_command(managed));
+  if (is_own_ancestor(holder.process.pid))
+    return make_fault(errc::already_running, title + " is this process or an ancestor of it: not replaced");
+  std::error_code ec;
+  process_handle handle = process_handle::open(holder.process, ec);
+  if (ec == std::errc::no_such_process) return {};
+  // The record is only as good as who can write it: it must speak of a process of its own user.
+  char proc[64];
+  struct stat process = {};
+  struct stat file = {};
+  const bool same_user =
+      ::stat(platform::proc_path(proc, holder.process.pid, "cmdline"), &process) == 0 &&
+      (::stat(path.c_str(), &file) != 0 || file.st_uid == process.st_uid);
+  const auto listener = holder_by_socket(options.scope, name);
+  const bool same_holder = !listener || listener->process == holder.process;
+  if (ec || !same_user || !same_holder)
+    return make_fault(errc::already_running, title + ", not replaced: that it is the holder can't be proven",
+                      "stop it by hand");
+  handle.signal(SIGTERM, ec);
+  if (!ec) {
+    const auto grace = holder.grace;
+    constexpr std::chrono::milliseconds extra{2'000};
+    if (handle.wait_for(grace > no_limit - extra ? no_limit : grace + extra, ec)) return {};
+    handle.signal(SIGKILL, ec);
+    // Never wait without bound after a kill: it may be in uninterruptible sleep.
+    if (!ec && handle.wait_for(std::chrono::milliseconds(10'000), ec)) return {};
+  }
+  if (ec == std::errc::no_such_process) return {};
+  return make_fault(ec ? ec : make_error_code(errc::timed_out), title + " could not be stopped" + (ec ? ": " + ec.message() : ""),
+                    "stop it as its user or root");
+}
+
+}  // namespace instance_guard::detail

@@ -1,0 +1,193 @@
+// layer 5: how single_instance takes its names and starts its warden; part of single_instance.hpp.
+//
+//   handlers (unarmed) -> locks, sorted -> mark -> warden -> warden keeps the locks -> record
+//   -> strays of a dead predecessor -> armed
+//
+// Whatever fails undoes what was done before it, in the opposite order.
+#pragma once
+
+#include "../single_instance.hpp"
+
+namespace instance_guard {
+
+/// Takes all of `names` in sorted order, or none; they are appended in the order given.
+inline void single_instance::take_locks(std::vector<std::string> names, const lock_options& options,
+                                        std::error_code& ec) {
+  std::vector<pid_lockfile> taken(names.size());
+  std::vector<std::size_t> order(names.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+  const auto folded = [&](std::size_t i) { return std::string(detail::lock_name(names[i]).view()); };
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return folded(a) < folded(b); });
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    const std::size_t at = order[i];
+    // The same name twice is held once.
+    if (i > 0 && detail::lock_name(names[at]) && folded(at) == folded(order[i - 1])) continue;
+    taken[at] = pid_lockfile(names[at], options, ec);
+    if (ec) {
+      holder_ = taken[at].holder();
+      explanation_ = taken[at].explanation();
+      return;
+    }
+  }
+  for (pid_lockfile& each : taken)
+    if (each) locks_.push_back(std::move(each));
+}
+
+/// Gives the lock to the warden and says in its record who that is.
+inline void single_instance::keep(pid_lockfile& lock, std::error_code& ec) {
+  group_.keep_locked(lock, ec);
+  if (ec) return;
+  detail::lock_record_changes changes;
+  changes.warden = group_.warden();
+  changes.mark = mark_text_;
+  changes.grace = group_.options().grace;
+  detail::lock_update_record(lock, changes, ec);
+}
+
+/// Ends what the last holder left, if it was killed together with its warden.
+inline void single_instance::sweep(pid_lockfile& lock, std::error_code& ec) {
+  const auto& dead = lock.recovered_from();
+  if (!dead || dead->mark.empty()) return;
+  detail::dead_owner owner;
+  owner.process = dead->process;
+  owner.mark = dead->mark;
+  owner.record_user = dead->uid;
+  owner.grace = dead->grace;
+  detail::sweep_dead_owner(owner, ec);
+  ec.clear();  // what can't be looked at can't be ended; the name is ours all the same
+}
+
+inline void single_instance::start(std::string_view name, const single_instance_options& options,
+                                   std::error_code& ec) {
+  std::vector<std::string> names{std::string(name)};
+  names.insert(names.end(), options.also_hold.begin(), options.also_hold.end());
+  signals_.install(options.signals, ec);
+  if (ec) {
+    explanation_ = "signal handlers: " + ec.message();
+    return;
+  }
+  if (options.ends == reach::everything) {
+    group_ = detail::become_child_of_warden(options.children, ec);
+    if (ec) {
+      explanation_ = "reach::everything: " + ec.message();
+      return;
+    }
+  }
+  take_locks(std::move(names), options.lock, ec);
+  if (ec) return;
+  recovered_from_ = locks_.front().recovered_from();
+  mark_ = detail::make_stray_mark(ec);
+  if (ec) {
+    explanation_ = "mark for strays: " + ec.message();
+    return;
+  }
+  const detail::stray_target target = detail::target_of(mark_);
+  mark_text_ = detail::mark_text(target);
+  if (options.ends != reach::everything) {
+    group_ = process_group(options.children, ec);
+    if (ec) {
+      explanation_ = "warden: " + ec.message();
+      return;
+    }
+  }
+  group_.mark(mark_, target, options.ends == reach::strays, ec);
+  for (std::size_t i = 0; i < locks_.size() && !ec; ++i) keep(locks_[i], ec);
+  if (ec) {
+    explanation_ = locks_.front().path().string() + ": " + ec.message();
+    return;
+  }
+  for (pid_lockfile& lock : locks_) sweep(lock, ec);
+  owner_ = platform::sys::getpid();
+  signals_.arm();
+}
+
+inline single_instance single_instance::acquire(std::string_view name,
+                                                const single_instance_options& options,
+                                                std::error_code& ec) noexcept {
+  ec.clear();
+  single_instance result;
+  detail::without_throwing(ec, [&] { result.start(name, options, ec); });
+  if (ec) result.undo();
+  return result;
+}
+
+inline void single_instance::undo() noexcept {
+  const auto holder = std::move(holder_);
+  const std::string explanation = std::move(explanation_);
+  release();
+  holder_ = std::move(holder);
+  explanation_ = std::move(explanation);
+}
+
+#if INSTANCE_GUARD_EXCEPTIONS
+inline single_instance single_instance::acquire(std::string_view name, const single_instance_options& options) {
+  std::error_code ec;
+  single_instance result = acquire(name, options, ec);
+  if (ec) raise(name, ec, result.holder_, result.explanation_);
+  return result;
+}
+
+inline void single_instance::raise(std::string_view name, std::error_code ec,
+                                   const std::optional<lock_record>& holder, const std::string& explanation) {
+  const std::string what = explanation.empty() ? std::string(name) : explanation;
+  if (ec == errc::already_running || ec == errc::still_cleaning_up) throw already_running(ec, what, holder);
+  throw std::system_error(ec, what);
+}
+#endif
+
+inline void single_instance::also_hold(std::string_view name, const lock_options& options,
+                                       std::error_code& ec) noexcept {
+  ec.clear();
+  detail::without_throwing(ec, [&] {
+    if (!*this) {
+      ec = errc::lock_lost;
+      return;
+    }
+    pid_lockfile lock(name, options, ec);
+    holder_ = lock.holder();
+    explanation_ = lock.explanation();
+    if (!ec) keep(lock, ec);
+    if (!ec) sweep(lock, ec);
+    if (!ec) locks_.push_back(std::move(lock));
+  });
+}
+
+inline void single_instance::release() noexcept {
+  if (owner_ != 0 && owner_ != platform::sys::getpid()) {
+    // A forked copy: forget, end nothing. Handles of another process do nothing when they go.
+    owner_ = 0;
+    return;
+  }
+  owner_ = 0;
+  group_ = process_group(nullptr);  // ends the children; the warden frees the locks it keeps
+  for (auto lock = locks_.rbegin(); lock != locks_.rend(); ++lock) lock->release();
+  locks_.clear();
+  detail::remove_stray_mark(mark_);
+  signals_.release();
+}
+
+inline single_instance single_instance::acquire_or_exit(std::string_view name,
+                                                        const single_instance_options& options) noexcept {
+  const bool terminal = ::isatty(STDERR_FILENO) == 1;
+  std::error_code ec;
+  single_instance_options first = options;
+  // On a terminal, say whom it waits for before it waits.
+  if (terminal && !options.lock.cleanup_wait) first.lock.cleanup_wait = std::chrono::milliseconds(0);
+  single_instance result = acquire(name, first, ec);
+  if (ec == errc::still_cleaning_up && terminal && !options.lock.cleanup_wait) {
+    detail::say(detail::waiting_text(name, result.holder_));
+    result = acquire(name, options, ec);
+  }
+  if (!ec) {
+    if (result.recovered_from_ && terminal) detail::say(detail::recovered_text(name, *result.recovered_from_));
+    return result;
+  }
+  const bool conflict = ec == errc::already_running || ec == errc::still_cleaning_up || ec == errc::managed_holder;
+  const int code = conflict ? options.conflict_exit_code : 73;  // EX_CANTCREAT
+  detail::say(conflict && ec != errc::managed_holder
+                  ? detail::refusal_text(name, ec, result.holder_, options.lock.version, code, terminal)
+                  : detail::fault_text(name, ec, result.explanation_, code));
+  std::exit(code);
+}
+
+}  // namespace instance_guard

@@ -1,0 +1,193 @@
+// layer 3: the warden ends its descendants.
+//
+// First the group's stop_signal and SIGCONT, once to each; after the grace SIGKILL, again and
+// again, until waitid says ECHILD. The warden is the reaper of all that lose their parent, so
+// ECHILD means that nothing is left, and nothing is called empty on other grounds unless some
+// are to be spared. What can't be killed does not stop the rest. Runs in the warden.
+#pragma once
+
+#include "../platform/platform.hpp"
+#include "../process_group_types.hpp"
+#include "stray_round.hpp"
+#include "warden_reap.hpp"
+#include "warden_scan.hpp"
+#include "warden_state.hpp"
+
+namespace instance_guard::detail {
+
+inline constexpr int64_t millisecond = 1'000'000;
+/// After this a terminate() is told what is left; the end of the owner is never given up.
+inline constexpr int64_t kill_patience = 8'000 * millisecond;
+/// The same where SIGKILL was refused: the wait would not change it.
+inline constexpr int64_t refused_patience = 300 * millisecond;
+
+/// True if the owner has ended, or is about to: what then is ended comes to no end before.
+INSTANCE_GUARD_NO_SANITIZE inline bool is_final(const warden_state& warden) noexcept {
+  return warden.owner_gone || warden.goodbye;
+}
+
+/// True if somebody must be told when nothing is left.
+INSTANCE_GUARD_NO_SANITIZE inline bool is_watched(warden_state& warden) noexcept {
+  if (is_final(warden) || warden.phase != ending::none || !warden.waiters.empty() || warden.lifeline >= 0)
+    return true;
+  for (const warden_lock& each : warden.locks)
+    if (each.dropped) return true;
+  return false;
+}
+
+/// Finds out whether anything is left that is not to be spared.
+INSTANCE_GUARD_NO_SANITIZE inline void look_whether_empty(warden_state& warden) noexcept {
+  if (!warden.changed) return;
+  warden.changed = false;
+  warden.empty = warden.empty_is_certain = !warden.anybody;
+  if (!warden.anybody) return;
+  for (const warden_child& each : warden.children)
+    if (!each.outlives) return;
+  for (const warden_nested& each : warden.nested)
+    if (!each.idle) return;
+  // Only spared ones, wardens of nested groups, or orphans: a look at each tells.
+  // Twice: what forks and ends all the time can slip through one pass.
+  for (int pass = 0; pass < 2; ++pass) {
+    if (!scan(warden)) return;
+    for (const scanned& each : warden.now)
+      if (is_target(each)) return;
+  }
+  warden.empty = true;
+}
+
+/// Begins to end everything, or shortens an end that has begun.
+INSTANCE_GUARD_NO_SANITIZE inline void begin_ending(warden_state& warden, int64_t grace) noexcept {
+  const int64_t now = sys::monotonic_now();
+  if (grace < 0) grace = warden.grace;
+  const int64_t end = grace > INT64_MAX - now ? INT64_MAX : now + grace;
+  if (warden.phase == ending::none) {
+    warden.phase = ending::stopping;
+    warden.phase_ends = end;
+    warden.next_round = now;
+    warden.round_pause = 0;
+  } else if (warden.phase == ending::stopping && end < warden.phase_ends) {
+    warden.phase_ends = end;
+  }
+}
+
+/// One round of signals. The number of processes that are still there.
+INSTANCE_GUARD_NO_SANITIZE inline uint32_t signal_round(warden_state& warden, int number, uint8_t done) noexcept {
+  if (!scan(warden)) {
+    // No memory, or no /proc: at least the children that it has started itself.
+    for (const warden_child& each : warden.children)
+      if (!each.outlives) sys::kill(each.pid, number);
+    return warden.children.size();
+  }
+  uint32_t left = 0;
+  const bool killing = number == SIGKILL;
+  const bool spare_nested = !killing || sys::monotonic_now() < warden.kill_began + 2'000 * millisecond;
+  for (scanned& each : warden.now) {
+    const bool nested = (each.flags & (is_nested_warden | is_below_nested)) != 0;
+    if (nested && !spare_nested && (each.flags & is_kept) == 0) {
+      ++left;
+      each.refused = static_cast<int16_t>(signal_scanned(warden, each, number));
+      continue;
+    }
+    if (!is_target(each) || each.state == 'Z') continue;
+    ++left;
+    if (nested) continue;
+    // In uninterruptible sleep, and not known whether it is to be spared: when in doubt, don't.
+    if ((each.flags & is_looked_at) == 0) continue;
+    if (!killing && (each.flags & done) != 0) continue;
+    each.refused = static_cast<int16_t>(signal_scanned(warden, each, number));
+    if (!killing) signal_scanned(warden, each, SIGCONT);
+    each.flags |= done;
+  }
+  return left;
+}
+
+INSTANCE_GUARD_NO_SANITIZE inline survival why_left(const scanned& entry) noexcept {
+  if (entry.refused == -EPERM) return survival::other_user;
+  if (entry.state == 't') return survival::traced;
+  if (entry.state == 'D') return survival::uninterruptible;
+  return survival::still_ending;
+}
+
+/// True if waiting longer would not help a terminate().
+INSTANCE_GUARD_NO_SANITIZE inline bool has_tried_enough(warden_state& warden, int64_t now) noexcept {
+  if (now - warden.kill_began >= kill_patience) return true;
+  if (now - warden.kill_began < refused_patience) return false;
+  for (const scanned& each : warden.now)
+    if (is_target(each) && each.state != 'Z' && each.refused != -EPERM) return false;
+  return true;
+}
+
+/// Answers those who wait for `what`.
+INSTANCE_GUARD_NO_SANITIZE inline void answer_waiters(warden_state& warden, wire::kind what) noexcept {
+  wire::terminated report;
+  report.mechanism = warden.mechanism;
+  report.proven_empty = warden.empty;
+  if (!warden.empty) {
+    for (const scanned& each : warden.now) {
+      if (!is_target(each) || report.count == wire::max_remaining) continue;
+      wire::remaining& left = report.left[report.count++];
+      left.pid = each.pid;
+      left.start_time = each.start_time;
+      left.why = static_cast<uint32_t>(why_left(each));
+      platform::process_stat facts;
+      if (platform::read_process_stat(each.pid, facts) == 0)
+        for (int i = 0; i < 15; ++i) left.name[i] = facts.name[i];
+    }
+  }
+  const size_t size = sizeof report - sizeof(wire::remaining) * (wire::max_remaining - report.count);
+  for (uint32_t i = 0; i < warden.waiters.size();) {
+    if (warden.waiters[i].what != what) {
+      ++i;
+      continue;
+    }
+    wire::send(warden.waiters[i].channel, &report, size);
+    sys::close(warden.waiters[i].channel);
+    warden.waiters.remove(i);
+  }
+}
+
+/// Ends, round by round. Called whenever the warden wakes up.
+INSTANCE_GUARD_NO_SANITIZE inline void go_on_ending(warden_state& warden) noexcept {
+  if (warden.phase == ending::none) return;
+  if (warden.empty && (!is_final(warden) || warden.strays_done)) {
+    warden.phase = ending::none;
+    answer_waiters(warden, wire::kind::terminate);
+    return;
+  }
+  const int64_t now = sys::monotonic_now();
+  if (warden.phase == ending::stopping && now >= warden.phase_ends) {
+    warden.phase = ending::killing;
+    warden.kill_began = now;
+    warden.next_round = now;
+    warden.round_pause = 0;
+  }
+  // Who ended may have left orphans, which are children now: look at once.
+  if (now < warden.next_round && !(warden.reaped && warden.phase == ending::killing)) return;
+  warden.reaped = false;
+  const bool killing = warden.phase == ending::killing;
+  const int number = killing ? SIGKILL : warden.stop_signal;
+  for (warden_nested& each : warden.nested) {
+    if (each.told) continue;
+    wire::terminate_request request;
+    request.grace = warden.phase_ends > now ? warden.phase_ends - now : 0;
+    each.told = wire::send(each.lifeline, &request, sizeof request) >= 0;
+  }
+  signal_round(warden, number, killing ? was_killed : was_stopped);
+  if (is_final(warden)) warden.strays_done = stray_round(warden, number);
+  warden.changed = true;
+  reap(warden);
+  look_whether_empty(warden);
+  if (killing && !warden.empty && !is_final(warden) && has_tried_enough(warden, now)) {
+    warden.phase = ending::none;
+    for (warden_nested& each : warden.nested) each.told = false;
+    answer_waiters(warden, wire::kind::terminate);
+    return;
+  }
+  // From 1 ms on, slower and slower: a signal takes its time, and a scan costs more than that.
+  const int64_t longest = killing && now - warden.kill_began < kill_patience ? 20 * millisecond : 250 * millisecond;
+  warden.round_pause = warden.round_pause == 0 ? millisecond : warden.round_pause * 2;
+  if (warden.round_pause > longest) warden.round_pause = longest;
+  warden.next_round = sys::monotonic_now() + warden.round_pause;
+}
+
+}  // namespace instance_guard::detail

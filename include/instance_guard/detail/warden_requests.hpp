@@ -1,0 +1,111 @@
+// layer 3: the warden reads what its owner asks for.
+#pragma once
+
+#include "../platform/platform.hpp"
+#include "warden_credentials.hpp"
+#include "warden_kill.hpp"
+#include "warden_locks.hpp"
+#include "warden_nested.hpp"
+#include "warden_spawn.hpp"
+#include "warden_state.hpp"
+
+namespace instance_guard::detail {
+
+INSTANCE_GUARD_NO_SANITIZE inline int take_signal(warden_state& warden, const wire::signal_request& request) noexcept {
+  const int result = check_owner(warden, request.thread);
+  if (result < 0) return result;
+  for (const warden_child& each : warden.children) {
+    if (each.token != request.token) continue;
+    // Not reaped yet, so neither its pid nor the number of its group can be anybody else's.
+    const int sent = sys::kill(-each.pid, request.number);
+    return sent == -ESRCH ? sys::kill(each.pid, request.number) : sent;
+  }
+  return -ESRCH;
+}
+
+/// Somebody waits for an answer that comes later. True: the channel is kept.
+INSTANCE_GUARD_NO_SANITIZE inline bool take_waiter(warden_state& warden, wire::kind what, int channel) noexcept {
+  if (!warden.waiters.push({channel, what})) return false;
+  warden.changed = true;
+  return true;
+}
+
+/// One message of the owner, in `message`. Closes what it does not keep.
+INSTANCE_GUARD_NO_SANITIZE inline void take_request(warden_state& warden, const unsigned char* message,
+                                                    wire::received& got) noexcept {
+  const wire::header& head = *reinterpret_cast<const wire::header*>(message);
+  const auto fits = [&](size_t size) noexcept { return !got.cut && got.size >= static_cast<long>(size); };
+  const bool from_owner = got.sender == warden.owner;
+  if (from_owner && fits(sizeof head) && head.what == wire::kind::goodbye) {
+    warden.goodbye = true;
+    begin_ending(warden, -1);
+  } else if (from_owner && fits(sizeof head) && head.what == wire::kind::closed) {
+    warden.owner_closed = true;
+  } else if (got.count != 0) {
+    const int channel = got.descriptors[0];
+    int result = -EINVAL;
+    bool kept = false;
+    if (!from_owner || !fits(sizeof head)) {
+      result = from_owner ? -EINVAL : -EPERM;
+    } else if (head.what == wire::kind::spawn) {
+      take_spawn(warden, got);
+      return;
+    } else if (head.what == wire::kind::signal && fits(sizeof(wire::signal_request))) {
+      result = take_signal(warden, *reinterpret_cast<const wire::signal_request*>(message));
+    } else if (head.what == wire::kind::terminate && fits(sizeof(wire::terminate_request))) {
+      kept = take_waiter(warden, head.what, channel);
+      result = -ENOMEM;
+      if (kept) begin_ending(warden, reinterpret_cast<const wire::terminate_request*>(message)->grace);
+    } else if (head.what == wire::kind::wait_idle) {
+      kept = take_waiter(warden, head.what, channel);
+      result = -ENOMEM;
+    } else if (head.what == wire::kind::nested && fits(sizeof(wire::group_request))) {
+      result = take_nested(warden, *reinterpret_cast<const wire::group_request*>(message), got);
+      kept = result == 0;
+    } else if ((head.what == wire::kind::keep_lock || head.what == wire::kind::replace_lock) &&
+               fits(sizeof(wire::lock_request))) {
+      const auto& request = *reinterpret_cast<const wire::lock_request*>(message);
+      result = check_owner(warden, request.thread);
+      if (result == 0) result = take_lock(warden, request, got);
+    } else if (head.what == wire::kind::drop_lock && fits(sizeof(wire::lock_request))) {
+      result = drop_lock(warden, reinterpret_cast<const wire::lock_request*>(message)->slot);
+    } else if (head.what == wire::kind::mark && fits(sizeof(wire::mark_request))) {
+      warden.mark = reinterpret_cast<const wire::mark_request*>(message)->target;
+      warden.mark.first_parent = warden.lifeline < 0 ? warden.owner : 0;
+      warden.marked = true;
+      result = 0;
+    } else if (head.what == wire::kind::ping) {
+      result = 0;
+    }
+    if (!kept) {
+      answer(channel, result);
+    } else {
+      got.descriptors[0] = -1;
+    }
+  }
+  for (unsigned i = 0; i < got.count; ++i) close_fd(got.descriptors[i]);
+}
+
+/// Takes some of the messages that are there. Sets owner_gone at the end of the channel.
+INSTANCE_GUARD_NO_SANITIZE inline void take_requests(warden_state& warden) noexcept {
+  alignas(16) unsigned char small[512];
+  for (int i = 0; i < 64 && warden.channel >= 0; ++i) {
+    spawn_slot* slot = spare_slot(warden);
+    unsigned char* buffer = slot != nullptr ? slot->message : small;
+    const size_t size = slot != nullptr ? sizeof slot->message - 1 : sizeof small;
+    wire::received got;
+    wire::receive(warden.channel, buffer, size, got);
+    if (got.size == -EAGAIN || got.size == -ENOMEM || got.size == -ENOBUFS) return;
+    if (got.size <= 0) {
+      // Every copy of the owner's end is closed: it is dead, or has become another program.
+      close_fd(warden.channel);
+      if (!warden.goodbye) warden.owner_gone = true;
+      warden.owner_closed = true;
+      return;
+    }
+    if (slot == nullptr) got.cut = true;
+    take_request(warden, buffer, got);
+  }
+}
+
+}  // namespace instance_guard::detail

@@ -1,0 +1,169 @@
+// layer 3: who descends from the warden, and a signal that reaches only those.
+//
+// A pass over /proc is no snapshot: processes come, go and change parents meanwhile, and a pid may
+// be somebody else's before the pass is over. So nobody is signalled for what the pass saw alone:
+// the pid of a child of the warden can't change hands before the warden reaps it; any other
+// process is read again together with its parent, and held by a pidfd. Runs in the warden.
+#pragma once
+
+#include "../platform/platform.hpp"
+#include "warden_state.hpp"
+
+namespace instance_guard::detail {
+
+inline constexpr char keep_mark[] = "INSTANCE_GUARD_KEEP=1";
+
+/// The entry of a process in an ascending list, or null.
+INSTANCE_GUARD_NO_SANITIZE inline scanned* find_scanned(raw_array<scanned>& list, pid_t pid) noexcept {
+  uint32_t low = 0, high = list.size();
+  while (low < high) {
+    const uint32_t middle = low + (high - low) / 2;
+    if (list[middle].pid < pid) low = middle + 1;
+    else high = middle;
+  }
+  return low < list.size() && list[low].pid == pid ? &list[low] : nullptr;
+}
+
+/// True if the environment that the process was started with has the keep mark.
+INSTANCE_GUARD_NO_SANITIZE inline bool has_keep_mark(pid_t pid) noexcept {
+  char path[64];
+  const int file = sys::open(platform::proc_path(path, pid, "environ"), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return false;
+  char text[4096];
+  size_t matched = 0;        // bytes of the mark that the current variable has agreed with
+  bool agrees = true, found = false;
+  long got = 0;
+  while (!found && ((got = sys::read(file, text, sizeof text)) > 0 || got == -EINTR)) {
+    for (long i = 0; i < got && !found; ++i) {
+      if (text[i] == '\0') {
+        found = agrees && matched == sizeof keep_mark - 1;
+        matched = 0;
+        agrees = true;
+      } else {
+        agrees = agrees && matched < sizeof keep_mark - 1 && text[i] == keep_mark[matched];
+        ++matched;
+      }
+    }
+  }
+  sys::close(file);
+  return found;
+}
+
+INSTANCE_GUARD_NO_SANITIZE inline bool add_scanned(pid_t pid, void* context) noexcept {
+  warden_state& warden = *static_cast<warden_state*>(context);
+  platform::process_stat facts;
+  if (pid == warden.self || platform::read_process_stat(pid, facts) != 0) return true;
+  scanned entry;
+  entry.pid = pid;
+  entry.parent = facts.parent;
+  entry.start_time = facts.start_time;
+  // A leader whose main thread has ended is shown as Z while its other threads live.
+  entry.state = facts.state == 'Z' && facts.threads > 1 ? 'S' : facts.state;
+  if (!warden.now.push(entry)) return false;
+  // /proc lists ascending; should it not, move the entry to its place.
+  for (uint32_t i = warden.now.size() - 1; i > 0 && warden.now[i - 1].pid > warden.now[i].pid; --i) {
+    const scanned other = warden.now[i - 1];
+    warden.now[i - 1] = warden.now[i];
+    warden.now[i] = other;
+  }
+  return true;
+}
+
+/// True if `entry` really is a child of `parent`, and both are who the pass took them for. The
+/// order of the reads counts: were the parent to end after the first, its child would get another.
+INSTANCE_GUARD_NO_SANITIZE inline bool is_child_of(const scanned& entry, const scanned& parent) noexcept {
+  platform::process_stat facts;
+  if (platform::read_process_stat(parent.pid, facts) != 0 || facts.start_time != parent.start_time)
+    return false;
+  return platform::read_process_stat(entry.pid, facts) == 0 && facts.parent == parent.pid &&
+         facts.start_time == entry.start_time;
+}
+
+/// Marks who descends from the warden. Once a descendant is always one: whoever adopts it is one
+/// too, or the warden itself.
+INSTANCE_GUARD_NO_SANITIZE inline void find_descendants(warden_state& warden) noexcept {
+  for (scanned& each : warden.now) {
+    const scanned* known = find_scanned(warden.before, each.pid);
+    if (known == nullptr || known->start_time != each.start_time) continue;
+    each.flags |= known->flags & (is_descendant | is_kept | is_looked_at | was_stopped | was_killed);
+  }
+  for (bool more = true; more;) {
+    more = false;
+    for (scanned& each : warden.now) {
+      if ((each.flags & is_descendant) != 0) continue;
+      if (each.parent != warden.self) {
+        const scanned* parent = find_scanned(warden.now, each.parent);
+        if (parent == nullptr || (parent->flags & is_descendant) == 0) continue;
+        if (!is_child_of(each, *parent)) {
+          each.parent = 0;  // seen in between: the next pass will tell
+          continue;
+        }
+      }
+      each.flags |= is_descendant;
+      more = true;
+    }
+  }
+}
+
+/// Marks which descendants are not to be ended by this warden.
+INSTANCE_GUARD_NO_SANITIZE inline void find_spared(warden_state& warden) noexcept {
+  for (warden_nested& each : warden.nested)
+    if (scanned* entry = find_scanned(warden.now, each.pid)) entry->flags |= is_nested_warden;
+  for (warden_child& each : warden.children)
+    if (each.outlives)
+      if (scanned* entry = find_scanned(warden.now, each.pid)) entry->flags |= is_kept | is_looked_at;
+  // What hangs below a kept process, or below a nested warden, is as that one.
+  for (bool more = true; more;) {
+    more = false;
+    for (scanned& each : warden.now) {
+      if ((each.flags & is_descendant) == 0) continue;
+      uint8_t flags = each.flags;
+      if (const scanned* parent = find_scanned(warden.now, each.parent)) {
+        flags |= parent->flags & is_kept;
+        if ((parent->flags & (is_nested_warden | is_below_nested)) != 0) flags |= is_below_nested;
+      }
+      // Reading the environment takes the process's memory lock, which one that sleeps
+      // uninterruptibly may hold: the warden must not join it. It is looked at later.
+      if ((flags & (is_looked_at | is_kept)) == 0 && each.state != 'D' && each.state != 'Z') {
+        flags |= is_looked_at;
+        if (has_keep_mark(each.pid)) flags |= is_kept;
+      }
+      if (flags != each.flags) more = true;
+      each.flags = flags;
+    }
+  }
+}
+
+/// Looks at all processes again. False: /proc can't be read, or there is no memory.
+INSTANCE_GUARD_NO_SANITIZE inline bool scan(warden_state& warden) noexcept {
+  warden.before.swap(warden.now);
+  warden.now.clear();
+  char entries[8192];
+  const int result = platform::for_each_process(entries, sizeof entries, add_scanned, &warden);
+  find_descendants(warden);
+  find_spared(warden);
+  return result == 0;
+}
+
+/// True if this one is to be ended by this warden.
+INSTANCE_GUARD_NO_SANITIZE inline bool is_target(const scanned& entry) noexcept {
+  return (entry.flags & is_descendant) != 0 && (entry.flags & (is_kept | is_nested_warden)) == 0;
+}
+
+/// Sends a signal to a descendant of the last scan, if its pid is still its own. 0, or a negated
+/// errno: -ESRCH when it is not, -ENOSYS without pidfds: then it waits until its parent is dead
+/// and the warden has adopted it.
+INSTANCE_GUARD_NO_SANITIZE inline int signal_scanned(warden_state& warden, const scanned& entry,
+                                                     int number) noexcept {
+  if (entry.parent == warden.self) return sys::kill(entry.pid, number);
+  const int held = sys::pidfd_open(entry.pid);
+  if (held < 0) return held == -ESRCH ? -ESRCH : -ENOSYS;
+  int result = -ESRCH;
+  platform::process_stat facts;
+  if (platform::read_process_stat(entry.pid, facts) == 0 && facts.start_time == entry.start_time)
+    result = sys::pidfd_send_signal(held, number);
+  sys::close(held);
+  return result;
+}
+
+}  // namespace instance_guard::detail

@@ -1,0 +1,278 @@
+// layer 3: the warden starts a child for its owner.
+//
+// As fast as vfork, but without its danger: while an exec hangs (a file system that does not
+// answer), a vfork'ing parent is deaf, also to its owner's death. Here the child borrows the
+// warden's memory, the kernel clears slot.tid when it has left it, and the warden waits for that
+// no longer than two milliseconds at a time. Runs in the warden: see warden_state.hpp.
+#pragma once
+
+#include <new>
+
+#include "../platform/platform.hpp"
+#include "child_start.hpp"
+#include "warden_credentials.hpp"
+#include "warden_state.hpp"
+
+namespace instance_guard::detail {
+
+inline constexpr int64_t exec_patience = 2'000'000;  // ns
+/// Children whose exec hangs, at most; more get EAGAIN.
+inline constexpr uint32_t max_starting = 256;
+
+INSTANCE_GUARD_NO_SANITIZE inline spawn_slot* new_slot() noexcept {
+  void* memory = sys::mmap(sizeof(spawn_slot), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return sys::is_error(memory) ? nullptr : new (memory) spawn_slot;  // large parts stay untouched
+}
+
+INSTANCE_GUARD_NO_SANITIZE inline void close_fd(int& descriptor) noexcept {
+  if (descriptor >= 0) sys::close(descriptor);
+  descriptor = -1;
+}
+
+/// Makes sure that a message can be received. Null: there is no memory now.
+INSTANCE_GUARD_NO_SANITIZE inline spawn_slot* spare_slot(warden_state& warden) noexcept {
+  if (warden.spare == nullptr) warden.spare = new_slot();
+  return warden.spare;
+}
+
+/// Lets go of what one spawn needed; the slot can be used again.
+INSTANCE_GUARD_NO_SANITIZE inline void clean_slot(spawn_slot& slot) noexcept {
+  if (slot.large != nullptr) sys::munmap(slot.large, slot.large_size);
+  if (slot.more_pointers != nullptr) sys::munmap(slot.more_pointers, slot.more_pointers_size);
+  slot.large = nullptr;
+  slot.more_pointers = nullptr;
+  close_fd(slot.report_read);
+  slot.reply = -1;
+  slot.report = -1;
+  slot.child = 0;
+  slot.error = 0;
+}
+
+INSTANCE_GUARD_NO_SANITIZE inline bool answer(int channel, int error, pid_t pid = 0, uint64_t start_time = 0,
+                                              uint64_t token = 0) noexcept {
+  wire::answer what;
+  what.error = error < 0 ? -error : error;
+  what.credentials_changed = error == -EKEYREJECTED;
+  what.pid = pid;
+  what.start_time = start_time;
+  what.token = token;
+  return wire::send(channel, &what, sizeof what) >= 0;
+}
+
+/// True if nobody waits for an answer on this channel any more.
+INSTANCE_GUARD_NO_SANITIZE inline bool is_abandoned(int channel) noexcept {
+  pollfd entry = {channel, 0, 0};
+  return sys::ppoll(&entry, 1, 0, nullptr) > 0 && (entry.revents & (POLLHUP | POLLERR | POLLNVAL)) != 0;
+}
+
+/// Points `to` at `count` texts in a row, each ending in NUL, and ends it with null.
+INSTANCE_GUARD_NO_SANITIZE inline bool point_at(char**& to, uint32_t count, char*& text, char* end) noexcept {
+  for (uint32_t i = 0; i < count; ++i) {
+    if (text >= end) return false;
+    *to++ = text;
+    while (text < end && *text != '\0') ++text;
+    if (text == end) return false;
+    ++text;
+  }
+  *to++ = nullptr;
+  return true;
+}
+
+/// Brings the text of the request into the slot and points at its parts. 0, or a negated errno.
+INSTANCE_GUARD_NO_SANITIZE inline int unpack_text(spawn_slot& slot, const wire::spawn_request& request,
+                                                  const wire::received& got) noexcept {
+  char* text = reinterpret_cast<char*>(slot.message + sizeof request);
+  size_t size = static_cast<size_t>(got.size) - sizeof request;
+  if (request.text >= 0) {
+    if (request.text >= static_cast<int>(got.count) || request.text_size > wire::max_text) return -EINVAL;
+    size = request.text_size;
+    slot.large_size = size + 1;
+    slot.large = sys::mmap(slot.large_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (sys::is_error(slot.large)) {
+      slot.large = nullptr;
+      return -ENOMEM;
+    }
+    text = static_cast<char*>(slot.large);
+    for (size_t done = 0; done < size;) {
+      const long part = sys::pread(got.descriptors[request.text], text + done, size - done,
+                                   static_cast<off_t>(done));
+      if (part == -EINTR) continue;
+      if (part <= 0) return part < 0 ? static_cast<int>(part) : -EINVAL;
+      done += static_cast<size_t>(part);
+    }
+  } else if (request.text_size != size) {
+    return -EINVAL;
+  }
+  text[size] = '\0';  // there is room for it: both buffers are one byte longer
+  const uint64_t pointers = uint64_t{request.candidates} + request.arguments + request.environment + 4;
+  if (pointers > size + 4 || request.candidates == 0 || request.arguments == 0) return -EINVAL;
+  char** at = slot.pointers;
+  if (pointers > slot_pointers) {
+    slot.more_pointers_size = pointers * sizeof(char*);
+    void* memory = sys::mmap(slot.more_pointers_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (sys::is_error(memory)) return -ENOMEM;
+    at = slot.more_pointers = static_cast<char**>(memory);
+  }
+  char* end = text + size;
+  slot.candidates = at;
+  if (!point_at(at, request.candidates, text, end)) return -EINVAL;
+  slot.arguments = at;
+  if (!point_at(at, request.arguments, text, end)) return -EINVAL;
+  slot.environment = at;
+  if (!point_at(at, request.environment, text, end)) return -EINVAL;
+  char* directory[2] = {nullptr, nullptr};
+  at = directory;
+  if (!point_at(at, 1, text, end)) return -EINVAL;
+  slot.directory = *directory[0] == '\0' ? nullptr : directory[0];
+  return 0;
+}
+
+/// Whether `number` can index a descriptor that came with the request (0 is the answer's).
+INSTANCE_GUARD_NO_SANITIZE inline bool is_index(int number, const wire::received& got) noexcept {
+  return number > 0 && number < static_cast<int>(got.count);
+}
+
+INSTANCE_GUARD_NO_SANITIZE inline int fill_slot(warden_state& warden, spawn_slot& slot,
+                                                const wire::spawn_request& request,
+                                                const wire::received& got) noexcept {
+  int result = unpack_text(slot, request, got);
+  if (result < 0) return result;
+  for (int i = 0; i < 3; ++i) {
+    const int8_t from = request.streams[i];
+    if (from == wire::to_null || (from == wire::join_out && i == 2)) slot.streams[i] = from;
+    else if (is_index(from, got)) slot.streams[i] = got.descriptors[from];
+    else return -EINVAL;
+  }
+  if (!is_index(request.directory, got)) return -EINVAL;
+  slot.directory_fd = got.descriptors[request.directory];
+  slot.attributes = warden.attributes;
+  result = check_owner(warden, request.thread, slot.attributes);
+  if (result < 0) return result;
+  platform::read_attributes(warden.owner, request.thread > 0 ? request.thread : warden.owner, slot.attributes);
+  slot.warden = warden.self;
+  slot.own_attributes = &warden.attributes;
+  slot.mask = request.mask;
+  slot.outlives = request.outlives;
+  slot.no_new_privileges = request.no_new_privileges;
+  return 0;
+}
+
+/// Starts the child. Its pid, or a negated errno.
+INSTANCE_GUARD_NO_SANITIZE inline long start_child(spawn_slot& slot) noexcept {
+  if constexpr (platform::children_may_share_memory) {
+    platform::clone_request how;
+    how.flags = CLONE_VM | CLONE_CHILD_CLEARTID;
+    how.exit_signal = SIGCHLD;
+    how.tid = &slot.tid;
+    how.stack = slot.stack;
+    how.stack_size = sizeof slot.stack;
+    slot.tid = -1;
+    const long child = platform::clone_call(how, child_main, &slot);
+    if (child != -ENOSYS && child != -EPERM) return child;
+  }
+  // A copy of the warden instead, which tells through a pipe why its exec failed.
+  int ends[2] = {-1, -1};
+  const int result = sys::pipe2(ends, O_CLOEXEC);
+  if (result < 0) return result;
+  slot.report_read = ends[0];
+  slot.report = ends[1];
+  const long child = platform::fork_copy(SIGCHLD);
+  if (child == 0) child_main(&slot);
+  sys::close(ends[1]);
+  slot.report = -1;
+  if (child < 0) close_fd(slot.report_read);
+  return child;
+}
+
+/// True once the child has left the slot: its exec went well, or it failed, or it was killed.
+INSTANCE_GUARD_NO_SANITIZE inline bool has_left(spawn_slot& slot, int64_t patience) noexcept {
+  if (slot.report_read < 0) {
+    const volatile int& tid = slot.tid;
+    const int64_t end = patience > 0 ? sys::monotonic_now() + patience : 0;
+    while (tid != 0) {
+      const int64_t left = patience > 0 ? end - sys::monotonic_now() : 0;
+      if (left <= 0) return false;
+      sys::futex_wait(&slot.tid, -1, left);
+    }
+    return true;
+  }
+  pollfd entry = {slot.report_read, POLLIN, 0};
+  if (sys::ppoll(&entry, 1, patience, nullptr) <= 0) return false;
+  int error = 0;
+  if (sys::read(slot.report_read, &error, sizeof error) == sizeof error) slot.error = error;
+  return true;
+}
+
+INSTANCE_GUARD_NO_SANITIZE inline warden_child* find_child(warden_state& warden, pid_t pid) noexcept {
+  for (warden_child& each : warden.children)
+    if (each.pid == pid) return &each;
+  return nullptr;
+}
+
+/// Tells the owner how the start went. The slot is free afterwards.
+INSTANCE_GUARD_NO_SANITIZE inline void finish_spawn(warden_state& warden, spawn_slot& slot) noexcept {
+  warden_child* child = find_child(warden, slot.child);
+  const bool heard = answer(slot.reply, slot.error, slot.child, slot.start_time, slot.token);
+  if (child != nullptr && heard && slot.error == 0) child->channel = slot.reply;
+  else sys::close(slot.reply);
+  clean_slot(slot);
+}
+
+/// A spawn request lies in warden.spare->message. Takes over all its descriptors.
+INSTANCE_GUARD_NO_SANITIZE inline void take_spawn(warden_state& warden, wire::received& got) noexcept {
+  spawn_slot& slot = *warden.spare;
+  const auto& request = *reinterpret_cast<const wire::spawn_request*>(slot.message);
+  int result = got.cut || got.size < static_cast<long>(sizeof request) ? -EINVAL : 0;
+  if (result == 0 && (warden.phase != ending::none || warden.goodbye)) result = -ECANCELED;
+  if (result == 0 && warden.starting.size() >= max_starting) result = -EAGAIN;
+  const bool unwanted = is_abandoned(got.descriptors[0]);
+  if (result == 0 && !unwanted) result = fill_slot(warden, slot, request, got);
+  if (result == 0 && !unwanted &&
+      (!warden.children.reserve(warden.children.size() + 1) ||
+       !warden.starting.reserve(warden.starting.size() + 1)))
+    result = -ENOMEM;
+  long child = 0;
+  if (result == 0 && !unwanted) {
+    child = start_child(slot);
+    if (child < 0) result = static_cast<int>(child);
+  }
+  for (unsigned i = 1; i < got.count; ++i) sys::close(got.descriptors[i]);
+  if (result < 0 || unwanted) {
+    if (!unwanted) answer(got.descriptors[0], result);
+    sys::close(got.descriptors[0]);
+    clean_slot(slot);
+    return;
+  }
+  slot.child = static_cast<pid_t>(child);
+  slot.reply = got.descriptors[0];
+  slot.token = warden.next_token++;
+  warden.children.push({slot.child, -1, slot.token, slot.outlives});
+  warden.anybody = true;
+  warden.changed = true;
+  // While the child is on its way to the exec. It can't be reaped before this thread does so.
+  platform::process_stat facts;
+  slot.start_time = platform::read_process_stat(slot.child, facts) == 0 ? facts.start_time : 0;
+  if (has_left(slot, exec_patience)) {
+    finish_spawn(warden, slot);
+  } else {
+    warden.starting.push(&slot);
+    warden.spare = nullptr;
+  }
+}
+
+/// Looks at the children whose exec did not return at once.
+INSTANCE_GUARD_NO_SANITIZE inline void check_starting(warden_state& warden) noexcept {
+  for (uint32_t i = 0; i < warden.starting.size();) {
+    spawn_slot* slot = warden.starting[i];
+    if (!has_left(*slot, 0)) {
+      ++i;
+      continue;
+    }
+    finish_spawn(warden, *slot);
+    warden.starting.remove(i);
+    if (warden.spare == nullptr) warden.spare = slot;
+    else sys::munmap(slot, sizeof *slot);
+  }
+}
+
+}  // namespace instance_guard::detail

@@ -1,0 +1,11 @@
+// layer 5: everything.
+#pragma once
+
+#include "error.hpp"
+#include "file_descriptor.hpp"
+#include "pid_lockfile.hpp"
+#include "process_group.hpp"
+#include "process_identity.hpp"
+#include "signal_cleanup.hpp"
+#include "single_instance.hpp"
+#include "version.hpp"
