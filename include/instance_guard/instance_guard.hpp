@@ -1,10 +1,12 @@
-// layer 5: everything.
+// layer 6: everything.
 #pragma once
 
 #include "error.hpp"
 #include "file_descriptor.hpp"
 #include "pid_lockfile.hpp"
+#include "pid_lockfile_types.hpp"
 #include "process_group.hpp"
+#include "process_group_types.hpp"
 #include "process_identity.hpp"
 #include "signal_cleanup.hpp"
 #include "single_instance.hpp"

@@ -23,6 +23,7 @@
 #include <utility>
 
 #include "detail/lock_acquire.hpp"
+#include "detail/lock_hand_over.hpp"
 #include "detail/lock_query.hpp"
 #include "detail/lock_session.hpp"
 #include "detail/lock_verify.hpp"

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <string>
+#include <string_view>
 #include <unistd.h>
 #include <vector>
 
@@ -26,9 +27,10 @@ inline bool have_strace() {
 /// A command line that runs `arguments` under strace and writes the log into `file`.
 inline std::vector<std::string> with_signal_log(const std::string& file,
                                                 std::vector<std::string> arguments) {
-  std::vector<std::string> command = {"strace", "-f", "-q", "-o", file, "-e", "signal=none",
-                                      "--decode-fds=pidfd", "-e",
-                                      "trace=kill,tkill,tgkill,pidfd_send_signal,rt_sigqueueinfo"};
+  std::vector<std::string> command = {
+      "strace", "-f", "-q", "-o", file, "-e", "signal=none", "--decode-fds=path,pidfd", "-e",
+      "trace=kill,tkill,tgkill,pidfd_send_signal,rt_sigqueueinfo,rt_tgsigqueueinfo,"
+      "?fork,?vfork,clone,clone3"};
   command.insert(command.end(), arguments.begin(), arguments.end());
   return command;
 }
@@ -36,29 +38,51 @@ inline std::vector<std::string> with_signal_log(const std::string& file,
 /// What a program and its descendants did.
 struct signal_log {
   std::vector<sent_signal> sent = {};  // calls that failed, and signal 0, are left out
-  std::vector<pid_t> own = {};         // every thread and process that strace followed
+  std::vector<pid_t> own = {};         // the program, and every process and thread below it
 
   bool is_own(pid_t pid) const { return std::find(own.begin(), own.end(), pid) != own.end(); }
 };
 
+namespace detail {
+
+inline pid_t number_at(const std::string& line, std::size_t at) {
+  return static_cast<pid_t>(std::strtol(line.c_str() + at, nullptr, 10));
+}
+
+/// The receiver of: kill(-78, SIGTERM), pidfd_send_signal(5<pid:78>, SIGKILL, NULL, 0), and the
+/// same with 5</proc/78>, since a directory of /proc can stand for a pidfd.
+inline pid_t receiver(const std::string& line, std::size_t arguments) {
+  for (const std::string_view mark : {"<pid:", "</proc/"}) {
+    const std::size_t found = line.find(mark, arguments);
+    if (found != line.npos) return number_at(line, found + mark.size());
+  }
+  return line.find("pidfd_send_signal") == line.npos ? number_at(line, arguments) : 0;
+}
+
+}  // namespace detail
+
 inline signal_log read_signal_log(const std::string& file) {
   signal_log result;
+  const auto add = [&](pid_t pid) {
+    if (pid > 0 && !result.is_own(pid)) result.own.push_back(pid);
+  };
   const std::string text = detail::contents(file);
   for (std::size_t at = 0; at < text.size();) {
     std::size_t end = text.find('\n', at);
     if (end == text.npos) end = text.size();
     const std::string line = text.substr(at, end - at);
     at = end + 1;
-    const auto from = static_cast<pid_t>(std::strtol(line.c_str(), nullptr, 10));
-    if (!result.is_own(from)) result.own.push_back(from);
-    // 77 kill(-78, SIGTERM) = 0          77 pidfd_send_signal(5<pid:78>, SIGKILL, NULL, 0) = 0
-    const std::size_t open = line.find('('), name = line.find("SIG", open);
+    const pid_t from = detail::number_at(line, 0);
+    add(from);
+    const std::size_t open = line.find('('), name = line.find("SIG", open), is = line.rfind(" = ");
+    if (line.find("fork") != line.npos || line.find("clone") != line.npos) {
+      if (is != line.npos) add(detail::number_at(line, is + 3));
+      continue;
+    }
     const bool delivered =
         line.find(" = 0") != line.npos || line.find("<unfinished") != line.npos;
     if (open == line.npos || name == line.npos || !delivered) continue;
-    const std::size_t handle = line.find("<pid:", open);
-    const char* to = line.c_str() + (handle == line.npos ? open + 1 : handle + 5);
-    result.sent.push_back({from, static_cast<pid_t>(std::strtol(to, nullptr, 10)),
+    result.sent.push_back({from, detail::receiver(line, open + 1),
                            line.substr(name, line.find_first_of(",) ", name) - name)});
   }
   return result;

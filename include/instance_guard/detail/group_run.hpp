@@ -22,11 +22,15 @@ inline run_result run_in(process_group& outer, const std::vector<std::string>& a
   run_capture capture(options, result, command.in(), command.out(), command.err());
   result.timed_out = !capture.pump(command.exit_fd(), end, ec);
   if (ec) result.timed_out = false;
+  // Once before, so that whoever is asked to end has room for its last words; once after.
+  capture.drain();
   std::error_code ending;
   result.ended = group.terminate(ending);
   capture.drain();
   if (!ec) ec = ending;
-  if (!ec) result.status = command.wait(ec);
+  if (ec) return result;
+  // The status came before the report. What could not be ended has none, and may never have.
+  if (const auto status = command.wait_for(std::chrono::milliseconds(0), ec)) result.status = *status;
   return result;
 }
 

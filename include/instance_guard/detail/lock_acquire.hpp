@@ -106,6 +106,7 @@ class lock_acquisition {
     found_ = parse_record(one.found.view());
     if (result == attempt_result::taken) {
       session_.slot = one.slot;
+      lock_slots[one.slot].session.store(&session_, std::memory_order_relaxed);
       session_.generation = lock_slots[one.slot].generation.load(std::memory_order_relaxed);
       session_.recovered = std::move(found_);
       session_.holder.reset();
@@ -128,7 +129,11 @@ class lock_acquisition {
         platform::sys::sleep_for(ms_in_ns);
         return false;
       }
-      if (auto seen = holder_by_socket(session_.options.scope, session_.name)) {
+      auto seen = holder_by_socket(session_.options.scope, session_.name);
+      // This process does not have it, or busy_here had said so: a child that was forked just before
+      // the last release has not run its handlers yet.
+      if (seen && seen->process.pid == platform::sys::getpid()) seen.reset();
+      if (seen) {
         found_ = std::move(seen);
         state = holder_state::live;
       } else if (!unknown_until_->passed()) {

@@ -71,6 +71,7 @@ struct lock_slot {
   std::atomic<int> scope{0};             ///< of the name, lock_scope
   char file_name[80] = {};               ///< NAME.lock in the directory
   char refused_name[80] = {};            ///< NAME.refused
+  std::atomic<void*> session{nullptr};   ///< the lock_session of its handle; not for signal handlers
   std::atomic<int> keeper_group{-1};
   std::atomic<bool (*)(int, int) noexcept> keeper_drop{nullptr};
   std::atomic<bool (*)(int, int) noexcept> keeper_replace{nullptr};
@@ -102,6 +103,7 @@ inline void end_change(lock_slot& slot, int to = lock_slot::held) noexcept {
   if (to == lock_slot::free) {
     slot.owner.store(0, std::memory_order_relaxed);
     slot.keeper_group.store(-1, std::memory_order_relaxed);
+    slot.session.store(nullptr, std::memory_order_relaxed);
     slot.generation.fetch_add(1, std::memory_order_relaxed);
   }
   slot.state.store(to, std::memory_order_release);

@@ -206,9 +206,10 @@ inline stray_target target_of(const stray_mark& mark) noexcept {
   target.acquired = mark.acquired;
   int count = 0;
   const auto add = [&](const char* nonce) {
-    if (count < stray_target::max_enclosing && std::strcmp(nonce, mark.nonce) != 0 &&
-        std::strlen(nonce) == nonce_digits)
-      std::memcpy(target.enclosing[count++], nonce, nonce_digits + 1);
+    if (std::strlen(nonce) != nonce_digits || std::strcmp(nonce, mark.nonce) == 0) return;
+    for (int i = 0; i < count; ++i)
+      if (std::strcmp(nonce, target.enclosing[i]) == 0) return;
+    if (count < stray_target::max_enclosing) std::memcpy(target.enclosing[count++], nonce, nonce_digits + 1);
   };
   {
     const mark_table_lock lock;
