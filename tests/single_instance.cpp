@@ -41,7 +41,8 @@ class actor {
     pid_ = fork();
     if (pid_ == 0) {
       alarm(60);
-      for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) std::signal(number, SIG_DFL);
+      // SIGSEGV: a sanitizer has a handler of its own.
+      for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGSEGV}) std::signal(number, SIG_DFL);
       dup2(ends[1], 1);
       dup2(ends[1], 2);
       _exit(body());

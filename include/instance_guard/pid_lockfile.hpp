@@ -137,6 +137,9 @@ class [[nodiscard]] pid_lockfile {
       session_ = std::make_unique<detail::lock_session>();
       session_->name = detail::lock_name(name);
       session_->options = options;
+      if (!options.directory.empty())  // as it is meant now; the working directory may change
+        session_->options.directory = std::filesystem::absolute(options.directory, ec);
+      if (ec) return;
       if (!session_->name) {
         session_->fault = detail::make_fault(errc::invalid_name, detail::bad_name_text(name));
         session_->explanation = session_->fault.explanation();

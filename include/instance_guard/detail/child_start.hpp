@@ -30,6 +30,8 @@ struct spawn_slot {
   platform::process_attributes attributes = {};
   const platform::process_attributes* own_attributes = nullptr;
 
+  int verdict = 0;                       ///< futex: may it go on? 0: not decided yet
+
   // Written by the child and by the kernel.
   int tid = 0;                           ///< futex: -1 until the exec, 0 then or at its end
   int error = 0;                         ///< errno of the step that failed
@@ -48,6 +50,8 @@ struct spawn_slot {
   alignas(16) unsigned char stack[child_stack_size];
   alignas(16) unsigned char message[sizeof(wire::spawn_request) + slot_text_size + 1];
 };
+
+enum verdict : int { undecided = 0, approved = 1, refused = 2 };
 
 [[noreturn]] INSTANCE_GUARD_NO_SANITIZE inline void child_fail(spawn_slot& slot, long result) noexcept {
   const int error = static_cast<int>(-result);
@@ -72,6 +76,14 @@ struct spawn_slot {
   child_fail(slot, worst);
 }
 
+/// The warden looks at the owner's rights while this child is being set up; what comes before the
+/// verdict gives nothing away. Ends the child if it is refused.
+INSTANCE_GUARD_NO_SANITIZE inline void await_verdict(spawn_slot& slot) noexcept {
+  const volatile int& verdict = slot.verdict;
+  while (verdict == undecided) sys::futex_wait(&slot.verdict, undecided, 1'000'000'000);
+  if (verdict != approved) sys::exit_group(127);
+}
+
 [[noreturn]] INSTANCE_GUARD_NO_SANITIZE inline void child_main(void* argument) noexcept {
   spawn_slot& slot = *static_cast<spawn_slot*>(argument);
   long result = 0;
@@ -93,6 +105,7 @@ struct spawn_slot {
   if (slot.directory_fd >= 0) result = sys::fchdir(slot.directory_fd);
   if (result >= 0 && slot.directory != nullptr) result = sys::chdir(slot.directory);
   if (result < 0) child_fail(slot, result);
+  await_verdict(slot);
   platform::take_attributes(slot.attributes, *slot.own_attributes);
   if (slot.no_new_privileges) {
     result = platform::forbid_new_privileges();

@@ -124,7 +124,7 @@ inline child process_group::spawn(const std::vector<std::string>& arguments, con
     result.id_.pid = answer.pid;
     result.id_.start_time = answer.start_time;
     result.id_.boot = detail::boot_id_now();
-    result.id_.pid_namespace = platform::pid_namespace_of(platform::sys::getpid());
+    result.id_.pid_namespace = mine->pid_namespace.load(std::memory_order_relaxed);
   });
   return result;
 }

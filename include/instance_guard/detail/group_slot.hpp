@@ -44,6 +44,7 @@ struct group_slot {
   std::atomic<int> stop_signal{SIGTERM};
   std::atomic<bool> no_new_privileges{false};
   std::atomic<int> mechanism{0};         ///< containment
+  std::atomic<std::uint64_t> pid_namespace{0};
   std::atomic<int> links{0};
   warden_link link[max_links];
   std::mutex change;                     ///< for a new link, and for what follows

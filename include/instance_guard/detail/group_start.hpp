@@ -119,6 +119,7 @@ inline int claim_group_slot() noexcept {
     if (!slot.state.compare_exchange_strong(from, group_slot::starting, std::memory_order_acq_rel)) continue;
     slot.owner.store(platform::sys::getpid(), std::memory_order_relaxed);
     slot.parent.store(-1, std::memory_order_relaxed);
+    slot.pid_namespace.store(platform::pid_namespace_of(platform::sys::getpid()), std::memory_order_relaxed);
     slot.links.store(0, std::memory_order_relaxed);
     slot.mark_entry[0] = '\0';
     slot.mark = wire::mark_request{};

@@ -73,6 +73,7 @@ class stray_look {
       end_found();
       if (platform::sys::monotonic_now() > until) break;
     }
+    while (follow_parents()) end_found();
     report_.conclusive = complete && !unsettled_;
     for (int i = 0; i < found_; ++i)
       if (const stray_entry& each = memory_.found[i]; !each.ends && !each.descends)
@@ -154,6 +155,21 @@ class stray_look {
         signal_again(each);
       }
     }
+  }
+
+  /// A parent that ended after its child was read has left it to another. True if that was so.
+  INSTANCE_GUARD_NO_SANITIZE bool follow_parents() noexcept {
+    bool changed = false;
+    platform::process_stat facts;
+    for (int i = 0; i < found_; ++i) {
+      stray_entry& each = memory_.found[i];
+      if (each.ends || each.descends || platform::read_process_stat(each.pid, facts) != 0 ||
+          facts.start_time != each.start_time || facts.parent == each.parent)
+        continue;
+      each.parent = facts.parent;
+      changed = true;
+    }
+    return changed;
   }
 
   /// 1: alive, young enough, of the right user, and carries the mark. 0: not, or it has ended.

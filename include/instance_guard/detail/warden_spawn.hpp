@@ -135,7 +135,7 @@ INSTANCE_GUARD_NO_SANITIZE inline bool is_index(int number, const wire::received
 INSTANCE_GUARD_NO_SANITIZE inline int fill_slot(warden_state& warden, spawn_slot& slot,
                                                 const wire::spawn_request& request,
                                                 const wire::received& got) noexcept {
-  int result = unpack_text(slot, request, got);
+  const int result = unpack_text(slot, request, got);
   if (result < 0) return result;
   for (int i = 0; i < 3; ++i) {
     const int8_t from = request.streams[i];
@@ -145,10 +145,6 @@ INSTANCE_GUARD_NO_SANITIZE inline int fill_slot(warden_state& warden, spawn_slot
   }
   if (!is_index(request.directory, got)) return -EINVAL;
   slot.directory_fd = got.descriptors[request.directory];
-  slot.attributes = warden.attributes;
-  result = check_owner(warden, request.thread, slot.attributes);
-  if (result < 0) return result;
-  platform::read_attributes(warden.owner, request.thread > 0 ? request.thread : warden.owner, slot.attributes);
   slot.warden = warden.self;
   slot.own_attributes = &warden.attributes;
   slot.mask = request.mask;
@@ -157,20 +153,33 @@ INSTANCE_GUARD_NO_SANITIZE inline int fill_slot(warden_state& warden, spawn_slot
   return 0;
 }
 
-/// Starts the child. Its pid, or a negated errno.
-INSTANCE_GUARD_NO_SANITIZE inline long start_child(spawn_slot& slot) noexcept {
-  if constexpr (platform::children_may_share_memory) {
-    platform::clone_request how;
-    how.flags = CLONE_VM | CLONE_CHILD_CLEARTID;
-    how.exit_signal = SIGCHLD;
-    how.tid = &slot.tid;
-    how.stack = slot.stack;
-    how.stack_size = sizeof slot.stack;
-    slot.tid = -1;
-    const long child = platform::clone_call(how, child_main, &slot);
-    if (child != -ENOSYS && child != -EPERM) return child;
-  }
-  // A copy of the warden instead, which tells through a pipe why its exec failed.
+/// Decides whether the child may go on, and with what. 0, or a negated errno.
+INSTANCE_GUARD_NO_SANITIZE inline int judge(const warden_state& warden, spawn_slot& slot,
+                                            const wire::spawn_request& request) noexcept {
+  slot.attributes = warden.attributes;
+  const int result = check_owner(warden, request.thread, slot.attributes);
+  if (result < 0) return result;
+  platform::read_attributes(warden.owner, request.thread > 0 ? request.thread : warden.owner, slot.attributes);
+  return 0;
+}
+
+/// Starts the child in the warden's memory. Its pid, or a negated errno: -ENOSYS where that can't
+/// be done.
+INSTANCE_GUARD_NO_SANITIZE inline long start_sharing_child(spawn_slot& slot) noexcept {
+  if constexpr (!platform::children_may_share_memory) return -ENOSYS;
+  platform::clone_request how;
+  how.flags = CLONE_VM | CLONE_CHILD_CLEARTID;
+  how.exit_signal = SIGCHLD;
+  how.tid = &slot.tid;
+  how.stack = slot.stack;
+  how.stack_size = sizeof slot.stack;
+  slot.tid = -1;
+  const long child = platform::clone_call(how, child_main, &slot);
+  return child == -EPERM ? -ENOSYS : child;
+}
+
+/// Starts the child as a copy of the warden, which tells through a pipe why its exec failed.
+INSTANCE_GUARD_NO_SANITIZE inline long start_copied_child(spawn_slot& slot) noexcept {
   int ends[2] = {-1, -1};
   const int result = sys::pipe2(ends, O_CLOEXEC);
   if (result < 0) return result;
@@ -182,6 +191,25 @@ INSTANCE_GUARD_NO_SANITIZE inline long start_child(spawn_slot& slot) noexcept {
   slot.report = -1;
   if (child < 0) close_fd(slot.report_read);
   return child;
+}
+
+/// Starts the child and judges the request, at the same time if possible. The child's pid; with
+/// `error` set it ends by itself. Or a negated errno.
+INSTANCE_GUARD_NO_SANITIZE inline long start_child(const warden_state& warden, spawn_slot& slot,
+                                                   const wire::spawn_request& request, int& error) noexcept {
+  slot.verdict = undecided;
+  long child = start_sharing_child(slot);
+  if (child != -ENOSYS) {
+    if (child < 0) return child;
+    error = judge(warden, slot, request);
+    *const_cast<volatile int*>(&slot.verdict) = error == 0 ? approved : refused;
+    sys::futex_wake(&slot.verdict);
+    return child;
+  }
+  error = judge(warden, slot, request);
+  if (error < 0) return error;
+  slot.verdict = approved;
+  return start_copied_child(slot);
 }
 
 /// True once the child has left the slot: its exec went well, or it failed, or it was killed.
@@ -212,7 +240,7 @@ INSTANCE_GUARD_NO_SANITIZE inline warden_child* find_child(warden_state& warden,
 /// Tells the owner how the start went. The slot is free afterwards.
 INSTANCE_GUARD_NO_SANITIZE inline void finish_spawn(warden_state& warden, spawn_slot& slot) noexcept {
   warden_child* child = find_child(warden, slot.child);
-  const bool heard = answer(slot.reply, slot.error, slot.child, slot.start_time, slot.token);
+  const bool heard = answer(slot.reply, -slot.error, slot.child, slot.start_time, slot.token);
   if (child != nullptr && heard && slot.error == 0) child->channel = slot.reply;
   else sys::close(slot.reply);
   clean_slot(slot);
@@ -232,8 +260,9 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_spawn(warden_state& warden, wire::re
        !warden.starting.reserve(warden.starting.size() + 1)))
     result = -ENOMEM;
   long child = 0;
+  int judgement = 0;
   if (result == 0 && !unwanted) {
-    child = start_child(slot);
+    child = start_child(warden, slot, request, judgement);
     if (child < 0) result = static_cast<int>(child);
   }
   for (unsigned i = 1; i < got.count; ++i) sys::close(got.descriptors[i]);
@@ -243,6 +272,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_spawn(warden_state& warden, wire::re
     clean_slot(slot);
     return;
   }
+  slot.error = -judgement;
   slot.child = static_cast<pid_t>(child);
   slot.reply = got.descriptors[0];
   slot.token = warden.next_token++;

@@ -212,6 +212,10 @@ INSTANCE_GUARD_NO_SANITIZE inline int futex_wait(const int* where, int expected,
   return static_cast<int>(
       system_call(SYS_futex, word(where), FUTEX_WAIT, expected, word(&limit), 0, 0));
 }
+/// Wakes whoever waits there, at most one.
+INSTANCE_GUARD_NO_SANITIZE inline int futex_wake(const int* where) noexcept {
+  return static_cast<int>(system_call(SYS_futex, word(where), FUTEX_WAKE, 1, 0, 0, 0));
+}
 /// Nanoseconds of CLOCK_MONOTONIC.
 INSTANCE_GUARD_NO_SANITIZE inline int64_t monotonic_now() noexcept {
   timespec now{};

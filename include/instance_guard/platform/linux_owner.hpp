@@ -46,7 +46,7 @@ struct process_rights {
   char text[2048] = {};     ///< Uid, Gid, Groups, Cap*, NoNewPrivs, Seccomp*
   bool cut = false;         ///< there was more: not comparable
   uint64_t capabilities = 0;  ///< permitted
-  uint64_t places[10] = {};   ///< root's device and inode, inodes of the namespaces; 0: not asked
+  uint64_t places[10] = {};   ///< root's device and inode, namespaces; 0: not asked
 };
 
 namespace linux_detail {
@@ -145,9 +145,13 @@ INSTANCE_GUARD_NO_SANITIZE inline int read_places(int directory, process_rights&
                                    "ns/ipc",  "ns/uts", "ns/cgroup", "ns/time_for_children"};
   uint64_t* place = rights.places + 2;
   for (const char* name : names) {
-    result = sys::fstatat(directory, name, &facts, 0);
-    if (result < 0 && result != -ENOENT) return result;  // a kernel without this namespace
-    *place++ = result < 0 ? 0 : facts.st_ino;
+    // "net:[4026531840]": the text alone costs half of what stat does.
+    char text[64];
+    const long size = sys::readlinkat(directory, name, text, sizeof text);
+    if (size < 0 && size != -ENOENT) return static_cast<int>(size);  // a kernel without this namespace
+    const char *at = text, *end = text + (size > 0 ? size : 0);
+    while (at != end && (*at < '0' || *at > '9')) ++at;
+    *place++ = linux_detail::number_in(at, end, 10);
   }
   return 0;
 }
