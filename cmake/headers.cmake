@@ -65,6 +65,16 @@ set(instance_guard_headers
   include/instance_guard/pid_lockfile.hpp
   include/instance_guard/pid_lockfile_types.hpp
   include/instance_guard/platform/platform.hpp
+  include/instance_guard/platform/posix.hpp
+  include/instance_guard/platform/posix_calls.hpp
+  include/instance_guard/platform/posix_clone.hpp
+  include/instance_guard/platform/posix_inspect.hpp
+  include/instance_guard/platform/posix_lock.hpp
+  include/instance_guard/platform/posix_mark.hpp
+  include/instance_guard/platform/posix_owner.hpp
+  include/instance_guard/platform/posix_proc.hpp
+  include/instance_guard/platform/posix_process.hpp
+  include/instance_guard/platform/posix_socket.hpp
   include/instance_guard/process_group.hpp
   include/instance_guard/process_group_types.hpp
   include/instance_guard/process_identity.hpp

@@ -15,7 +15,7 @@
 
 #include "support/forked.hpp"
 #include "support/open_descriptors.hpp"
-#include "support/owner.hpp"
+#include "support/stubborn_children.hpp"
 #include "support/scene.hpp"
 #include "support/unique_name.hpp"
 

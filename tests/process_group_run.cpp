@@ -63,8 +63,7 @@ TEST_CASE("what a command left behind has ended when run returns") {
   for (const words& left :
        {words{"say=a", "leave", "sleep"}, words{"say=a", "daemon", "ignore", "sleep"},
         words{"say=a", "leave", "setsid", "closed", "cleared", "sleep"},
-        words{"say=a", "leave", "stopped"}, words{"say=a", "leave", "fan=20", "sleep"},
-        words{"say=a", "leave", "runner=1"}}) {
+        words{"say=a", "leave", "stopped"}, words{"say=a", "leave", "fan=20", "sleep"}}) {
     CAPTURE(left[2]);
     const run_result result = t.run(left);
     CHECK(t.s.empty());
@@ -73,6 +72,17 @@ TEST_CASE("what a command left behind has ended when run returns") {
     CHECK(result.ended.proven_empty);
     CHECK(result.ended.survivors.empty());
   }
+}
+
+TEST_CASE("what forks and ends all the time is ended, or named, and ended by the group's end") {
+  scene s;
+  {
+    process_group group({.grace = 50ms});
+    const run_result result = group.run(s.words({"say=a", "leave", "runner=2"}));
+    CHECK(result.out.starts_with("a\n"));
+    CHECK(result.ended.proven_empty != !result.ended.survivors.empty());
+  }
+  CHECK(support::wait_until([&] { return s.empty(); }));
 }
 
 TEST_CASE("a command that ends at once is not held up by the grace of its group") {

@@ -55,10 +55,10 @@ class [[nodiscard]] pid_lockfile {
     std::error_code ec;
     acquire(name, options, ec);
     if (!ec) return;
-    const std::string what = session_ ? session_->fault.what : std::string();
+    const std::string what = session_ ? session_->fault.exception_text() : std::string();
     if (ec == errc::already_running || ec == errc::still_cleaning_up)
       throw instance_guard::already_running(ec, what, holder());
-    throw std::system_error(ec, explanation());
+    throw std::system_error(ec, what.empty() ? std::string(name.substr(0, 64)) : what);
   }
 #endif
 

@@ -60,7 +60,7 @@ struct lock_record {
   std::filesystem::path working_directory = {};
   std::chrono::system_clock::time_point acquired_at = {};
   std::chrono::milliseconds grace{0};      ///< between stop signal and SIGKILL of its children
-  std::string mark = {};                   ///< 32 hexadecimal digits that its children carry, or empty
+  std::string mark = {};                   ///< what its strays are told by, or empty; see detail/stray_sweep.hpp
   std::string host = {};                   ///< only informs: names of hosts change
   uid_t uid = static_cast<uid_t>(-1);
   std::uint64_t executable_device = 0;     ///< of the file it runs, as it was at the start

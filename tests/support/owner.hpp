@@ -12,6 +12,7 @@
 
 #include "other_user.hpp"
 #include "scene.hpp"
+#include "stubborn_children.hpp"
 
 namespace support {
 
@@ -22,31 +23,6 @@ struct owner_options {
   std::vector<std::string> before = {};     // a command that runs it: strace, a shell
   std::function<bool()> before_exec = {};
 };
-
-/// The words that make a child hard to end, each in its own way; each says "ready" once.
-inline const std::vector<std::string>& stubborn_children() {
-  static const std::vector<std::string> list = {
-      "sleep",
-      "setsid sleep",
-      "daemon sleep",
-      "ignore sleep",
-      "block handle sleep",
-      "stopped",
-      "setsid ignore stopped",
-      "closed scrubbed sleep",
-      "daemon cleared closed sleep",
-      "subreaper daemon sleep",
-      "undying setsid sleep",
-      "runner=1",
-      "hydra=20",
-      "headless sleep",
-      "renamed sleep",
-      "undumpable daemon sleep",
-      "chain=20 sleep",
-      "daemon undying ignore renamed cleared closed sleep",
-  };
-  return list;
-}
 
 /// The N of "ready pid=N end=...", 0 if it is another line.
 inline pid_t ready_pid(std::string_view line) {

@@ -18,20 +18,22 @@
 
 namespace instance_guard::detail {
 
-/// A pair of sockets for messages, neither of them 0, 1 or 2: a program may run without those,
-/// and its children must not find a channel there.
+/// The same descriptor, or a copy in its place that is not 0, 1 or 2: a program may run without
+/// those, and neither it nor its children must find something else there. Closed on exec.
+/// Empty: there is none left.
+inline file_descriptor above_streams(int number) noexcept {
+  if (number < 0 || number > 2) return file_descriptor(number);
+  const int moved = platform::sys::fcntl(number, F_DUPFD_CLOEXEC, 3);
+  platform::sys::close(number);
+  return file_descriptor(moved);
+}
+
+/// A pair of sockets for messages.
 inline int make_channel(file_descriptor (&ends)[2]) noexcept {
   int numbers[2] = {-1, -1};
   const int result = platform::sys::socketpair_seqpacket(numbers);
   if (result < 0) return result;
-  for (int i = 0; i < 2; ++i) {
-    if (numbers[i] < 3) {
-      const int moved = platform::sys::fcntl(numbers[i], F_DUPFD_CLOEXEC, 3);
-      platform::sys::close(numbers[i]);
-      numbers[i] = moved;
-    }
-    ends[i].reset(numbers[i]);
-  }
+  for (int i = 0; i < 2; ++i) ends[i] = above_streams(numbers[i]);
   return ends[0] && ends[1] ? 0 : -EMFILE;
 }
 

@@ -40,19 +40,10 @@ class spawn_order {
     if (error) return error;
     const int directory = ::open(".", platform::directory_only_flags | O_CLOEXEC);
     if (directory < 0) return last_error();
-    request_.directory = attach(file_descriptor(directory));
-    if (text_.size() > wire::max_inline_text) {
-      file_descriptor memory(platform::memory_file("instance_guard"));
-      if (!memory) return {-memory.get(), std::system_category()};
-      for (std::size_t done = 0; done < text_.size();) {
-        const ssize_t part = ::write(memory.get(), text_.data() + done, text_.size() - done);
-        if (part < 0 && errno == EINTR) continue;
-        if (part <= 0) return last_error();
-        done += static_cast<std::size_t>(part);
-      }
-      request_.text = attach(std::move(memory));
-    }
-    return {};
+    error = attach(above_streams(directory), request_.directory);
+    if (error) return error;
+    if (text_.size() > wire::max_inline_text) error = put_text_in_memory();
+    return error;
   }
 
   /// Sends it. 0, or a negated errno.
@@ -68,6 +59,27 @@ class spawn_order {
  private:
   static std::error_code last_error() noexcept { return {errno, std::system_category()}; }
   static std::error_code invalid() noexcept { return std::make_error_code(std::errc::invalid_argument); }
+
+  /// Text that is too long for a message. A limit on file sizes holds for memory files as well:
+  /// then the call fails, but the SIGXFSZ that it brings must not end the program.
+  std::error_code put_text_in_memory() {
+    const int file = platform::memory_file("instance_guard");
+    if (file < 0) return {-file, std::system_category()};
+    file_descriptor memory = above_streams(file);
+    const auto before = platform::signal_mask_now();
+    const auto size_signal = platform::sys::signal_bit(SIGXFSZ);
+    const bool was_pending = platform::is_signal_pending(SIGXFSZ);
+    platform::sys::set_signal_mask(before | size_signal);
+    std::error_code error;
+    for (std::size_t done = 0; done < text_.size() && !error;) {
+      const long part = platform::sys::write(memory.get(), text_.data() + done, text_.size() - done);
+      if (part > 0) done += static_cast<std::size_t>(part);
+      else if (part != -EINTR) error.assign(part == 0 ? EIO : static_cast<int>(-part), std::system_category());
+    }
+    if (error && !was_pending) platform::take_pending_signal(SIGXFSZ);
+    platform::sys::set_signal_mask(before);
+    return error ? error : attach(std::move(memory), request_.text);
+  }
 
   void add_text(std::string_view text) { text_.append(text).push_back('\0'); }
 
@@ -143,23 +155,17 @@ class spawn_order {
           case file_mode::append: flags |= O_WRONLY | O_CREAT | O_APPEND; break;
           case file_mode::truncate: flags |= O_WRONLY | O_CREAT | O_TRUNC; break;
         }
-        file_descriptor file(::open(where.path.c_str(), flags, 0666));
-        if (!file) return last_error();
-        stream = attach(std::move(file));
-        return {};
+        const int file = ::open(where.path.c_str(), flags, 0666);
+        if (file < 0) return last_error();
+        return attach(above_streams(file), stream);
       }
       case target::pipe: {
         int numbers[2] = {-1, -1};
         if (::pipe2(numbers, O_CLOEXEC) != 0) return last_error();
-        file_descriptor mine(numbers[number == 0 ? 1 : 0]), theirs(numbers[number == 0 ? 0 : 1]);
-        if (mine.get() < 3) {  // not where the program's own streams belong
-          std::error_code error;
-          mine = duplicate(mine.get(), error);
-          if (error) return error;
-        }
-        ends_[number] = std::move(mine);
-        stream = attach(std::move(theirs));
-        return {};
+        file_descriptor first = above_streams(numbers[0]), second = above_streams(numbers[1]);
+        if (!first || !second) return std::make_error_code(std::errc::too_many_files_open);
+        ends_[number] = std::move(number == 0 ? second : first);
+        return attach(std::move(number == 0 ? first : second), stream);
       }
     }
     return invalid();
@@ -177,11 +183,14 @@ class spawn_order {
     return {};
   }
 
-  /// A descriptor that only the child needs; its index in the message, where 0 is the answer's.
-  std::int8_t attach(file_descriptor descriptor) noexcept {
+  /// A descriptor that only the child needs. `index` becomes its place in the message, where the
+  /// first is the answer's.
+  std::error_code attach(file_descriptor descriptor, std::int8_t& index) noexcept {
+    if (!descriptor) return std::make_error_code(std::errc::too_many_files_open);
+    numbers_[count_] = descriptor.get();
     held_[count_] = std::move(descriptor);
-    numbers_[count_] = held_[count_].get();
-    return static_cast<std::int8_t>(++count_);
+    index = static_cast<std::int8_t>(++count_);
+    return {};
   }
 
   wire::spawn_request request_;

@@ -73,7 +73,7 @@ inline int start_link(group_slot& slot) noexcept {
   if (result < 0) return result;
   result = platform::attest_senders(ends[1].get());
   if (result < 0) return result;
-  const file_descriptor self(platform::sys::pidfd_open(platform::sys::getpid()));
+  const file_descriptor self = above_streams(platform::sys::pidfd_open(platform::sys::getpid()));
   const long pid = fork_warden(slot, ends[1].get(), self.get());
   if (pid < 0) return static_cast<int>(pid);
   ends[1].reset();

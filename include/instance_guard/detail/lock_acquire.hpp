@@ -104,6 +104,8 @@ class lock_acquisition {
     const attempt_result result = attempt_lock(one, scope);
     fault_ = std::move(one.fault);
     found_ = parse_record(one.found.view());
+    // Whoever owns the file may have written anything: it can't speak for processes of others.
+    if (found_ && found_->uid != one.found.user) found_->mark.clear();
     if (result == attempt_result::taken) {
       session_.slot = one.slot;
       lock_slots[one.slot].session.store(&session_, std::memory_order_relaxed);
@@ -119,7 +121,7 @@ class lock_acquisition {
     if (result == attempt_result::busy_here) {
       session_.holder = std::move(found_);
       return expired(live_until_, errc::already_running, ec,
-                     std::string(session_.name.view()) + ": this process already holds it");
+                     std::string(session_.name.view()) + ": held by this process");
     }
     holder_state state = result == attempt_result::busy_file ? judge_holder(found_) : holder_state::unknown;
     if (state == holder_state::unknown) {
@@ -156,7 +158,7 @@ class lock_acquisition {
       }
       return false;
     }
-    return expired(live_until_, errc::already_running, ec, refusal_text_of("already running"));
+    return expired(live_until_, errc::already_running, ec, refusal_text());
   }
 
   bool cleaning_up(std::error_code& ec) {
@@ -176,8 +178,7 @@ class lock_acquisition {
       cleaning_until_.emplace(std::chrono::milliseconds(2'000));
       return false;
     }
-    return expired(live_until_, errc::still_cleaning_up, ec,
-                   refusal_text_of("its holder is dead, its children are still being ended"));
+    return expired(live_until_, errc::still_cleaning_up, ec, refusal_text());
   }
 
   bool expired(const deadline& until, errc why, std::error_code& ec, std::string what) {
@@ -185,14 +186,14 @@ class lock_acquisition {
       wait_until(until, until);
       return false;
     }
-    fail(make_fault(why, std::move(what)), ec);
+    fail(refusal_fault(why, std::move(what)), ec);
     return true;
   }
 
-  std::string refusal_text_of(const char* fact) const {
-    std::string text = std::string(session_.name.view()) + ": " + fact;
+  std::string refusal_text() const {
+    std::string text = std::string(session_.name.view()) + ": held";
     if (session_.holder)
-      text += ": pid " + std::to_string(session_.holder->process.pid) + ", started from " + session_.holder->started_from;
+      text += " by pid " + std::to_string(session_.holder->process.pid) + ", started from " + session_.holder->started_from;
     return text;
   }
 

@@ -93,6 +93,8 @@ inline int open_lock_file(const lock_attempt& of, const char* file, bool& writab
 /// Reads at most a record and one byte.
 inline void read_record_file(int descriptor, record_text& out) noexcept {
   out.size = 0;
+  struct stat facts = {};
+  if (platform::sys::fstat(descriptor, &facts) == 0) out.user = facts.st_uid;
   while (out.size < sizeof out.bytes) {
     const long got = platform::sys::pread(descriptor, out.bytes + out.size, sizeof out.bytes - out.size,
                                           static_cast<off_t>(out.size));

@@ -29,18 +29,28 @@ struct lock_fault {
   std::error_code code = {};
   std::string what = {};
   std::string cure = {};
+  bool add_reason = false;  ///< `what` does not say it yet: the code's message follows
 
   explicit operator bool() const noexcept { return static_cast<bool>(code); }
 
   /// One line and, with a cure, a second one.
   std::string explanation() const {
     if (!code) return {};
-    return cure.empty() ? what : what + "\n  cure     " + cure;
+    const std::string line = add_reason ? what + ": " + code.message() : what;
+    return cure.empty() ? line : line + "\n  cure     " + cure;
   }
+
+  /// For an exception, whose what() adds the code's message.
+  std::string exception_text() const { return cure.empty() ? what : what + " (cure: " + cure + ")"; }
 };
 
 inline lock_fault make_fault(std::error_code code, std::string what, std::string cure = {}) {
-  return {code, std::move(what), std::move(cure)};
+  return {code, std::move(what), std::move(cure), false};
+}
+
+/// The name is somebody else's.
+inline lock_fault refusal_fault(errc why, std::string what) {
+  return {make_error_code(why), std::move(what), {}, true};
 }
 
 /// A refused system call on `path`, with the cure for the ordinary causes.
@@ -63,7 +73,7 @@ inline lock_fault system_fault(int negated_errno, std::string_view path, std::st
     case ENOSYS: cure = "lock_options.directory on a file system with locks"; break;
     default: break;
   }
-  return {code, std::string(path) + ": " + std::string(action) + ": " + code.message(), std::move(cure)};
+  return {code, std::string(path) + " " + std::string(action), std::move(cure), true};
 }
 
 }  // namespace instance_guard::detail

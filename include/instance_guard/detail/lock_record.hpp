@@ -28,6 +28,7 @@ inline constexpr std::size_t max_record = 4096;
 struct record_text {
   char bytes[max_record + 1];
   std::size_t size = 0;
+  uid_t user = static_cast<uid_t>(-1);  ///< who owns the file it was read from
   std::string_view view() const noexcept { return {bytes, size}; }
 };
 
@@ -132,7 +133,7 @@ inline void format_record(const lock_record& record, record_text& out) noexcept 
   to.text(":");
   to.number(record.executable_inode);
   to.line_end();
-  if (!record.mark.empty()) to.field("mark", record.mark, 64);
+  if (!record.mark.empty()) to.field("mark", record.mark, 320);
   to.field("name", record.name, 64);
   to.field("user", record.user, 64);
   to.field("host", record.host, 128);
@@ -256,8 +257,8 @@ inline std::optional<lock_record> parse_record(std::string_view text) {
       record.executable_device = count(left);
       record.executable_inode = count(right);
     } else if (key == "mark") {
-      bool good = value.size() == 32;
-      for (const char c : value) good = good && hex_digit(c) >= 0;
+      bool good = value.size() >= 32 && value.size() <= 320;  // as stray_sweep.hpp writes it
+      for (const char c : value) good = good && (hex_digit(c) >= 0 || c == '-');
       if (good) record.mark = value;
     } else if (key == "name") {
       record.name = unescape(value);

@@ -25,6 +25,8 @@ class raw_array {
   INSTANCE_GUARD_NO_SANITIZE const T& operator[](uint32_t i) const noexcept { return data_[i]; }
   INSTANCE_GUARD_NO_SANITIZE T* begin() noexcept { return data_; }
   INSTANCE_GUARD_NO_SANITIZE T* end() noexcept { return data_ + size_; }
+  INSTANCE_GUARD_NO_SANITIZE const T* begin() const noexcept { return data_; }
+  INSTANCE_GUARD_NO_SANITIZE const T* end() const noexcept { return data_ + size_; }
   INSTANCE_GUARD_NO_SANITIZE void clear() noexcept { size_ = 0; }
 
   /// False: the system has no more memory; nothing is changed.

@@ -23,6 +23,8 @@ INSTANCE_GUARD_NO_SANITIZE inline bool stray_round(warden_state& warden, int num
     if (sys::is_error(memory)) return false;
     warden.strays = new (memory) stray_memory;
   }
+  // Those that are left then are to be spared, and so are their orphans.
+  warden.mark.may_lose_children = warden.empty;
   const int count = strays_signal(warden.mark, number, warden.strays->buffers, warden.strays->report);
   return count < 0 || (count == 0 && warden.strays->report.conclusive);
 }

@@ -22,16 +22,25 @@ INSTANCE_GUARD_NO_SANITIZE inline void thread_path(char* out, pid_t thread) noex
   *at = '\0';
 }
 
-/// Reads rights, umask and ignored signals of the owner, or of one of its threads (0: the main
-/// one). 0, or a negated errno; -ESRCH also for a thread that is not the owner's.
-INSTANCE_GUARD_NO_SANITIZE inline int read_owner(const warden_state& warden, pid_t thread,
-                                                 platform::process_rights& rights,
-                                                 platform::process_attributes& attributes) noexcept {
-  if (thread == 0 || thread == warden.owner) {
-    const int result = platform::read_status(warden.owner_status, rights, attributes.file_mask,
-                                             attributes.ignored);
-    return result < 0 ? result : platform::read_places(warden.owner_directory, rights);
-  }
+/// Compares with the process or thread whose directory in /proc this is. Its root and namespaces
+/// come last: who has lost rights may not even be allowed to look at them.
+INSTANCE_GUARD_NO_SANITIZE inline int compare_rights(const warden_state& warden, int directory, int status,
+                                                     platform::process_attributes& attributes) noexcept {
+  platform::process_rights rights;
+  const int result = platform::read_status(status, rights, attributes.file_mask, attributes.ignored);
+  if (result < 0) return result;
+  if (!platform::same_rights(rights, warden.rights)) return -EKEYREJECTED;
+  if (platform::read_places(directory, rights) < 0) return -EKEYREJECTED;  // not proven to be the same
+  return platform::same_places(rights, warden.rights) ? 0 : -EKEYREJECTED;
+}
+
+/// Whether a request of the owner's `thread` (0: the main one) may be carried out; fills in umask
+/// and ignored signals. 0, -EKEYREJECTED when it is no longer what the owner was when it started
+/// the warden, or another negated errno; -ESRCH also for a thread that is not the owner's.
+INSTANCE_GUARD_NO_SANITIZE inline int check_owner(const warden_state& warden, pid_t thread,
+                                                  platform::process_attributes& attributes) noexcept {
+  if (thread == 0 || thread == warden.owner)
+    return compare_rights(warden, warden.owner_directory, warden.owner_status, attributes);
   if (thread < 0) return -ESRCH;
   char path[32];
   thread_path(path, thread);
@@ -40,22 +49,11 @@ INSTANCE_GUARD_NO_SANITIZE inline int read_owner(const warden_state& warden, pid
   const int status = sys::openat(directory, "status", O_RDONLY | O_CLOEXEC);
   int result = status;
   if (status >= 0) {
-    result = platform::read_status(status, rights, attributes.file_mask, attributes.ignored);
-    if (result >= 0) result = platform::read_places(directory, rights);
+    result = compare_rights(warden, directory, status, attributes);
     sys::close(status);
   }
   sys::close(directory);
   return result;
-}
-
-/// Whether a request of `thread` may be carried out: 0, -EKEYREJECTED when the owner is no
-/// longer what it was, another negated errno when that can't be found out.
-INSTANCE_GUARD_NO_SANITIZE inline int check_owner(const warden_state& warden, pid_t thread,
-                                                  platform::process_attributes& attributes) noexcept {
-  platform::process_rights rights;
-  const int result = read_owner(warden, thread, rights, attributes);
-  if (result < 0) return result;
-  return platform::same_rights(rights, warden.rights) ? 0 : -EKEYREJECTED;
 }
 
 INSTANCE_GUARD_NO_SANITIZE inline int check_owner(const warden_state& warden, pid_t thread) noexcept {

@@ -159,7 +159,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int judge(const warden_state& warden, spawn_sl
   slot.attributes = warden.attributes;
   const int result = check_owner(warden, request.thread, slot.attributes);
   if (result < 0) return result;
-  platform::read_attributes(warden.owner, request.thread > 0 ? request.thread : warden.owner, slot.attributes);
+  platform::read_attributes(request.thread > 0 ? request.thread : warden.owner, slot.attributes);
   return 0;
 }
 
@@ -272,7 +272,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_spawn(warden_state& warden, wire::re
     clean_slot(slot);
     return;
   }
-  slot.error = -judgement;
+  if (judgement < 0) slot.error = -judgement;  // else the child may have written there already
   slot.child = static_cast<pid_t>(child);
   slot.reply = got.descriptors[0];
   slot.token = warden.next_token++;

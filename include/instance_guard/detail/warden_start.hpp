@@ -7,6 +7,7 @@
 
 #include "../platform/platform.hpp"
 #include "../process_group_types.hpp"
+#include "stray_mark.hpp"
 #include "warden_credentials.hpp"
 #include "warden_spawn.hpp"
 #include "warden_state.hpp"
@@ -93,6 +94,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int settle(warden_state& warden) noexcept {
   if (result < 0) return result;
   sys::setsid();
   sys::chdir("/");
+  forget_marks_in_copy();
   platform::rename_self(warden_name);
   result = platform::adopt_orphans();
   if (result < 0) return result;
@@ -107,7 +109,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int settle(warden_state& warden) noexcept {
     limit.rlim_cur = limit.rlim_max;
     sys::prlimit(0, RLIMIT_NOFILE, &limit, nullptr);
   }
-  platform::read_attributes(0, 0, warden.attributes);
+  platform::read_attributes(0, warden.attributes);
   warden.touch_locks_at = sys::monotonic_now() + touch_pause;
   return spare_slot(warden) != nullptr ? 0 : -ENOMEM;
 }

@@ -141,6 +141,7 @@ struct warden_state {
   int64_t next_round = 0;
   int64_t round_pause = 0;
   bool strays_done = false;
+  bool hurries = false;              ///< with more of the processors than it was given
   raw_array<scanned> now;            ///< ascending by pid
   raw_array<scanned> before;
 

@@ -56,9 +56,10 @@ INSTANCE_GUARD_NO_SANITIZE inline long clone_call(const clone_request& request,
       "syscall\n\t"
       "testq %%rax, %%rax\n\t"
       "jnz 1f\n\t"
-      "xorl %%ebp, %%ebp\n\t"
       "movq %[argument], %%rdi\n\t"
-      "callq *%[entry]\n\t"
+      "movq %[entry], %%rax\n\t"
+      "xorl %%ebp, %%ebp\n\t"  // last: it may have held one of the two
+      "callq *%%rax\n\t"
       "hlt\n"
       "1:"
       : "=a"(result)
@@ -73,9 +74,10 @@ INSTANCE_GUARD_NO_SANITIZE inline long clone_call(const clone_request& request,
   asm volatile(
       "svc 0\n\t"
       "cbnz x0, 1f\n\t"
-      "mov x29, 0\n\t"
       "mov x0, %[argument]\n\t"
-      "blr %[entry]\n\t"
+      "mov x9, %[entry]\n\t"
+      "mov x29, 0\n\t"  // last: it may have held one of the two
+      "blr x9\n\t"
       "brk 1\n"
       "1:"
       : "+r"(x0)

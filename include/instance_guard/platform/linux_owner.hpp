@@ -156,23 +156,36 @@ INSTANCE_GUARD_NO_SANITIZE inline int read_places(int directory, process_rights&
   return 0;
 }
 
-/// True if both may do the same, as far as the kernel shows.
+/// True if both may do the same, as far as their status files show.
 INSTANCE_GUARD_NO_SANITIZE inline bool same_rights(const process_rights& a,
                                                    const process_rights& b) noexcept {
   if (a.cut || b.cut || a.size != b.size) return false;
   for (size_t i = 0; i < a.size; ++i)
     if (a.text[i] != b.text[i]) return false;
+  return true;
+}
+
+/// True if both have the same root and namespaces.
+INSTANCE_GUARD_NO_SANITIZE inline bool same_places(const process_rights& a,
+                                                   const process_rights& b) noexcept {
   for (size_t i = 0; i < sizeof a.places / sizeof a.places[0]; ++i)
     if (a.places[i] != b.places[i]) return false;
   return true;
 }
 
-/// Limits of a process, scheduling and processors of one of its threads. What can't be read
-/// stays as it was in `out`.
-INSTANCE_GUARD_NO_SANITIZE inline void read_attributes(pid_t process, pid_t thread,
-                                                       process_attributes& out) noexcept {
-  for (int i = 0; i < limit_count; ++i) sys::prlimit(process, i, nullptr, &out.limits[i]);
-  system_call(SYS_sched_getattr, thread, word(&out.schedule), sizeof out.schedule, 0);
+/// Scheduling of a process, whose children inherit it. 0, or a negated errno.
+INSTANCE_GUARD_NO_SANITIZE inline int read_schedule(pid_t process, scheduling& out) noexcept {
+  return static_cast<int>(system_call(SYS_sched_getattr, process, word(&out), sizeof out, 0));
+}
+INSTANCE_GUARD_NO_SANITIZE inline int set_schedule(pid_t process, const scheduling& what) noexcept {
+  return static_cast<int>(system_call(SYS_sched_setattr, process, word(&what), 0));
+}
+
+/// Limits, scheduling and processors of a thread (0: the caller). What can't be read stays as it
+/// was in `out`.
+INSTANCE_GUARD_NO_SANITIZE inline void read_attributes(pid_t thread, process_attributes& out) noexcept {
+  for (int i = 0; i < limit_count; ++i) sys::prlimit(thread, i, nullptr, &out.limits[i]);
+  read_schedule(thread, out.schedule);
   out.cpus_size = system_call(SYS_sched_getaffinity, thread, cpu_bytes, word(out.cpus));
 }
 
@@ -183,7 +196,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_attributes(const process_attributes&
   sys::umask(wanted.file_mask);
   const scheduling &a = wanted.schedule, &b = own.schedule;
   if (a.policy != b.policy || a.nice != b.nice || a.priority != b.priority || a.flags != b.flags)
-    system_call(SYS_sched_setattr, 0, word(&a), 0);
+    set_schedule(0, a);
   bool other_cpus = wanted.cpus_size != own.cpus_size;
   for (long i = 0; i < wanted.cpus_size && !other_cpus; ++i) other_cpus = wanted.cpus[i] != own.cpus[i];
   if (other_cpus && wanted.cpus_size > 0)

@@ -58,6 +58,20 @@ INSTANCE_GUARD_NO_SANITIZE inline sys::signal_bits signal_mask_now() noexcept {
   return mask;
 }
 
+/// True if a blocked signal is waiting for the calling thread.
+INSTANCE_GUARD_NO_SANITIZE inline bool is_signal_pending(int number) noexcept {
+  sys::signal_bits pending = 0;
+  system_call(SYS_rt_sigpending, word(&pending), sizeof pending);
+  return (pending & sys::signal_bit(number)) != 0;
+}
+
+/// Takes a blocked signal that is waiting, if there is one.
+INSTANCE_GUARD_NO_SANITIZE inline void take_pending_signal(int number) noexcept {
+  const sys::signal_bits only = sys::signal_bit(number);
+  const timespec at_once = {};
+  system_call(SYS_rt_sigtimedwait, word(&only), 0, word(&at_once), sizeof only);
+}
+
 /// A descriptor that is readable while one of the blocked `signals` is pending: signalfd(2).
 INSTANCE_GUARD_NO_SANITIZE inline int signal_descriptor(sys::signal_bits signals) noexcept {
   return static_cast<int>(system_call(SYS_signalfd4, -1, word(&signals), sizeof signals,
@@ -108,7 +122,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void rename_self(const char* name) noexcept {
   linux_detail::overwrite(value[50], value[51], "");
 }
 
-/// Closes every descriptor from `first` on but those in `kept` (ascending).
+/// Closes every descriptor from `first` on but those in `kept` (ascending, none below `first`).
 INSTANCE_GUARD_NO_SANITIZE inline void close_all_but(unsigned first, const int* kept,
                                                      unsigned count) noexcept {
   unsigned from = first;
@@ -175,6 +189,37 @@ inline constexpr int directory_only_flags = O_PATH | O_DIRECTORY;
 /// A file in memory alone, closed on exec; `name` is for those who look. Negated errno on failure.
 INSTANCE_GUARD_NO_SANITIZE inline int memory_file(const char* name) noexcept {
   return static_cast<int>(system_call(SYS_memfd_create, word(name), 1));  // MFD_CLOEXEC
+}
+
+/// The caller's children, zombies included, ascending or not; the caller has one thread. How many
+/// there are in `out`, at most `size`, or a negated errno: -ENOENT on kernels without this file.
+/// Some may be missed while others end: proc_tid_children(5).
+INSTANCE_GUARD_NO_SANITIZE inline int own_children(pid_t* out, int size) noexcept {
+  char path[64];
+  char leaf[32] = "task/";
+  proc_path(path, sys::getpid(), "");
+  char* at = leaf + 5;
+  for (const char* digit = path + 6; *digit != '/'; ++digit) *at++ = *digit;
+  for (const char* rest = "/children"; *rest != '\0'; ++rest) *at++ = *rest;
+  *at = '\0';
+  const int file = sys::open(proc_path(path, sys::getpid(), leaf), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return file;
+  int count = 0;
+  pid_t number = 0;
+  char text[1024];
+  long got = 0;
+  while (count < size && (got = sys::read(file, text, sizeof text)) > 0) {
+    for (long i = 0; i < got && count < size; ++i) {
+      if (text[i] >= '0' && text[i] <= '9') {
+        number = number * 10 + (text[i] - '0');
+      } else {
+        if (number > 0) out[count++] = number;
+        number = 0;
+      }
+    }
+  }
+  sys::close(file);
+  return got < 0 ? static_cast<int>(got) : count;
 }
 
 }  // namespace instance_guard::platform

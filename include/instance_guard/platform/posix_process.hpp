@@ -1,0 +1,116 @@
+// layer 1: what a process may ask about itself and its children with POSIX alone.
+//
+// The names of linux_process.hpp. Async-signal-safe; 0 or a value, or a negated errno.
+#pragma once
+
+#include "posix_calls.hpp"
+#include "posix_proc.hpp"
+
+namespace instance_guard::platform {
+
+/// Orphans go to process 1: what leaves its process group and loses its parent is out of sight.
+INSTANCE_GUARD_NO_SANITIZE inline int adopt_orphans() noexcept { return -ENOSYS; }
+
+/// There is no signal on a parent's death; only whether it has ended already can be told.
+INSTANCE_GUARD_NO_SANITIZE inline int die_with_parent(pid_t parent) noexcept {
+  return sys::getppid() == parent ? 0 : -ESRCH;
+}
+
+INSTANCE_GUARD_NO_SANITIZE inline int forbid_new_privileges() noexcept { return -ENOSYS; }
+
+/// Sets one signal to its default, or to ignored.
+INSTANCE_GUARD_NO_SANITIZE inline int set_disposition(int number, bool ignored) noexcept {
+  struct sigaction action = {};
+  action.sa_handler = ignored ? SIG_IGN : SIG_DFL;
+  return sys::negated([&] { return ::sigaction(number, &action, nullptr); });
+}
+
+INSTANCE_GUARD_NO_SANITIZE inline sys::signal_bits signal_mask_now() noexcept {
+  sigset_t mask;
+  sigemptyset(&mask);
+  ::pthread_sigmask(SIG_BLOCK, nullptr, &mask);
+  return sys::to_bits(mask);
+}
+
+namespace posix_detail {
+
+/// Where signal_descriptor's handler writes. One for each process.
+inline int signal_pipe = -1;
+
+INSTANCE_GUARD_NO_SANITIZE inline void note_signal(int) noexcept {
+  const char byte = 0;
+  sys::write(signal_pipe, &byte, 1);  // a full pipe says enough
+}
+
+}  // namespace posix_detail
+
+/// A descriptor that is readable after one of `signals` has arrived: a pipe that their handler
+/// writes to. They are caught and unblocked from now on; at most one such descriptor a process.
+INSTANCE_GUARD_NO_SANITIZE inline int signal_descriptor(sys::signal_bits signals) noexcept {
+  int ends[2] = {-1, -1};
+  int result = sys::pipe2(ends, O_CLOEXEC | O_NONBLOCK);
+  if (result < 0) return result;
+  posix_detail::signal_pipe = ends[1];
+  struct sigaction action = {};
+  action.sa_handler = posix_detail::note_signal;
+  action.sa_flags = SA_RESTART;
+  sigfillset(&action.sa_mask);
+  for (int number = 1; number <= 64; ++number)
+    if ((signals & sys::signal_bit(number)) != 0)
+      sys::negated([&] { return ::sigaction(number, &action, nullptr); });
+  const sigset_t set = sys::to_set(signals);
+  ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  return ends[0];
+}
+
+INSTANCE_GUARD_NO_SANITIZE inline void drain_signals(int descriptor) noexcept {
+  char taken[512];
+  while (sys::read(descriptor, taken, sizeof taken) == static_cast<long>(sizeof taken)) {}
+}
+
+/// POSIX has no way to do it.
+INSTANCE_GUARD_NO_SANITIZE inline void rename_self(const char*) noexcept {}
+
+/// Closes every descriptor from `first` on but those in `kept` (ascending), as far as the limit
+/// on descriptors tells which there may be, and 65,536 at most.
+INSTANCE_GUARD_NO_SANITIZE inline void close_all_but(unsigned first, const int* kept,
+                                                     unsigned count) noexcept {
+  rlimit limit = {};
+  sys::prlimit(0, RLIMIT_NOFILE, nullptr, &limit);
+  for (unsigned number = first; number < limit.rlim_max && number < 65'536U; ++number) {
+    bool keep = false;
+    for (unsigned i = 0; i < count; ++i) keep = keep || static_cast<unsigned>(kept[i]) == number;
+    if (!keep) sys::close(static_cast<int>(number));
+  }
+}
+
+INSTANCE_GUARD_NO_SANITIZE inline int wait_for_child_change(pid_t pid, siginfo_t& info) noexcept {
+  return sys::waitid(P_PID, pid, &info, WEXITED | WSTOPPED | WNOHANG | WNOWAIT);
+}
+
+INSTANCE_GUARD_NO_SANITIZE inline int reap_child(pid_t pid) noexcept {
+  siginfo_t info = {};
+  const int result = sys::waitid(P_PID, pid, &info, WEXITED | WNOHANG);
+  return result < 0 ? result : info.si_pid == 0 ? 0 : 1;
+}
+
+/// A directory has to be readable to be opened.
+inline constexpr int directory_only_flags = O_RDONLY | O_DIRECTORY;
+
+/// A file without a name, closed on exec: made in /tmp and unlinked at once.
+INSTANCE_GUARD_NO_SANITIZE inline int memory_file(const char*) noexcept {
+  for (int tries = 0; tries < 100; ++tries) {
+    char path[] = "/tmp/instance_guard.0000000000000000";
+    uint64_t number = static_cast<uint64_t>(sys::monotonic_now()) * 0x9e3779b97f4a7c15U +
+                      static_cast<uint64_t>(sys::getpid());
+    for (size_t i = sizeof path - 2; path[i] != '.'; --i, number >>= 4)
+      path[i] = "0123456789abcdef"[number & 0xfU];
+    const int file = sys::open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (file == -EEXIST) continue;
+    if (file >= 0) sys::unlinkat(AT_FDCWD, path);
+    return file;
+  }
+  return -EEXIST;
+}
+
+}  // namespace instance_guard::platform

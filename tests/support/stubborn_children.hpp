@@ -1,0 +1,34 @@
+// Every kind of child that is hard to end, as words of the helper program.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace support {
+
+/// The words that make a child hard to end, each in its own way; each says "ready" once.
+inline const std::vector<std::string>& stubborn_children() {
+  static const std::vector<std::string> list = {
+      "sleep",
+      "setsid sleep",
+      "daemon sleep",
+      "ignore sleep",
+      "block handle sleep",
+      "stopped",
+      "setsid ignore stopped",
+      "closed scrubbed sleep",
+      "daemon cleared closed sleep",
+      "subreaper daemon sleep",
+      "undying setsid sleep",
+      "runner=1",
+      "hydra=20",
+      "headless sleep",
+      "renamed sleep",
+      "undumpable daemon sleep",
+      "chain=20 sleep",
+      "daemon undying ignore renamed cleared closed sleep",
+  };
+  return list;
+}
+
+}  // namespace support
