@@ -210,6 +210,19 @@ TEST_CASE("a copy by fork has the page, and can't take the mark from its parent"
   ig::remove_stray_mark(mark);
 }
 
+TEST_CASE("a mark that is only given leaves no trace in the program") {
+  ::unsetenv(ig::mark_variable);
+  std::error_code ec;
+  ig::stray_mark mark = ig::make_stray_mark(ec, true);
+  REQUIRE(mark);
+  CHECK_FALSE(mark.env_set);
+  CHECK(variable() == "(none)");
+  CHECK(pages_with("") == 0);
+  CHECK(ig::mark_entry(mark) == "INSTANCE_GUARD_MARK=" + std::string(mark.nonce));
+  CHECK(std::string(ig::target_of(mark).nonce) == mark.nonce);
+  ig::remove_stray_mark(mark);
+}
+
 TEST_CASE("a warden's copy lets go of every page") {
   ig::stray_mark first = make(), second = make();
   CHECK(in_child([&] {

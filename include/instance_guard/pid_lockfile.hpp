@@ -148,6 +148,7 @@ class [[nodiscard]] pid_lockfile {
       }
       detail::lock_acquisition(*session_).run(ec);
     });
+    if (ec) release();  // taken, but there was no memory to say from whom
   }
 
   std::unique_ptr<detail::lock_session> session_;

@@ -128,8 +128,11 @@ inline bool is_alive(const process_identity& who) noexcept {
   platform::process_stat facts;
   const int result = platform::read_process_stat(who.pid, facts);
   if (result == -ENOENT || result == -ESRCH) {
-    // hidepid= hides the processes of others: kill(2) still tells them from none at all.
-    return platform::sys::kill(who.pid, 0) == -EPERM;
+    // hidepid= hides the processes of others: kill(2) still tells them from none at all. Without
+    // /proc it is all there is to ask.
+    const int there = platform::sys::kill(who.pid, 0);
+    return there == -EPERM ||
+           (there == 0 && platform::read_process_stat(platform::sys::getpid(), facts) != 0);
   }
   if (result != 0) return platform::sys::kill(who.pid, 0) != -ESRCH;
   if (who.start_time != 0 && facts.start_time != who.start_time) return false;

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,8 +16,8 @@ namespace support {
 
 class [[nodiscard]] stepped_process {
  public:
-  /// Runs `work` in a forked child; its result is the exit status. Stops before its first call
-  /// after mark(), or before its very first one. The child must make no threads.
+  /// Runs `work` in a forked child, which is stopped before it begins; its result is the exit
+  /// status. It must make no threads.
   explicit stepped_process(const std::function<int()>& work) {
     pid_ = ::fork();
     if (pid_ == 0) {
@@ -31,7 +32,6 @@ class [[nodiscard]] stepped_process {
     }
     possible_ = ::ptrace(PTRACE_SETOPTIONS, pid_, nullptr,
                          reinterpret_cast<void*>(long{PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL})) == 0;
-    possible_ = possible_ && next().has_value();
   }
   stepped_process(const stepped_process&) = delete;
   stepped_process& operator=(const stepped_process&) = delete;
@@ -76,6 +76,34 @@ class [[nodiscard]] stepped_process {
     while (const auto at = next())
       if (*at == number) return true;
     return false;
+  }
+
+  /// The call it stands before is not made; it fails with `error`. False: not on this machine.
+  bool fail_call(int error) {
+#if defined(__x86_64__)
+    user_regs_struct registers = {};
+    if (::ptrace(PTRACE_GETREGS, pid_, nullptr, &registers) != 0) return false;
+    registers.orig_rax = static_cast<unsigned long long>(-1);
+    if (::ptrace(PTRACE_SETREGS, pid_, nullptr, &registers) != 0 || !finish_call()) return false;
+    ::ptrace(PTRACE_GETREGS, pid_, nullptr, &registers);
+    registers.rax = static_cast<unsigned long long>(-static_cast<long long>(error));
+    return ::ptrace(PTRACE_SETREGS, pid_, nullptr, &registers) == 0;
+#else
+    (void)error;
+    return false;
+#endif
+  }
+
+  /// Lets the call it stands before be made, and stops before it sees the answer.
+  bool finish_call() {
+    int status = 0;
+    return ::ptrace(PTRACE_SYSCALL, pid_, nullptr, nullptr) == 0 && ::waitpid(pid_, &status, 0) == pid_ &&
+           WIFSTOPPED(status);
+  }
+
+  /// Changes a word of its memory.
+  bool poke(long address, long value) {
+    return ::ptrace(PTRACE_POKEDATA, pid_, address, value) == 0;
   }
 
   /// Lets it run without further stops until it ends: its status as waitpid(2) gives it.

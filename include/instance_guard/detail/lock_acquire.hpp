@@ -102,14 +102,16 @@ class lock_acquisition {
     lock_attempt one{session_.name, session_.options.scope, session_.path.string(), directory.descriptor.get(),
                      &session_.record};
     const attempt_result result = attempt_lock(one, scope);
-    fault_ = std::move(one.fault);
-    found_ = parse_record(one.found.view());
-    // Whoever owns the file may have written anything: it can't speak for processes of others.
-    if (found_ && found_->uid != one.found.user) found_->mark.clear();
-    if (result == attempt_result::taken) {
+    if (result == attempt_result::taken) {  // before anything that may throw: who owns it lets it go
       session_.slot = one.slot;
       lock_slots[one.slot].session.store(&session_, std::memory_order_relaxed);
       session_.generation = lock_slots[one.slot].generation.load(std::memory_order_relaxed);
+    }
+    fault_ = std::move(one.fault);
+    found_ = parse_record(one.found.view());
+    // Whoever owns the file may have written anything: it can't speak for processes of others.
+    if (found_ && found_->uid != one.found.user) found_->mark.clear(), found_->warden = {};
+    if (result == attempt_result::taken) {
       session_.recovered = std::move(found_);
       session_.holder.reset();
     }
@@ -150,7 +152,9 @@ class lock_acquisition {
     session_.holder = std::move(found_);
     if (state == holder_state::cleaning) return cleaning_up(ec);
     cleaning_until_.reset();
-    if (session_.options.replace && session_.holder) {
+    // Once: who has it then was started meanwhile, and two that replace each other never end.
+    if (session_.options.replace && session_.holder && !replaced_) {
+      replaced_ = true;
       fault_ = replace_holder(*session_.holder, session_.path, session_.options, session_.name);
       if (fault_) {
         fail(std::move(fault_), ec);
@@ -168,12 +172,12 @@ class lock_acquisition {
       cleaning_until_.emplace(session_.options.cleanup_wait.value_or(
           grace > no_limit - extra ? no_limit : grace + extra));
     }
-    continue_stopped_warden(session_.holder->warden);
+    continue_stopped_warden(*session_.holder);
     if (!cleaning_until_->passed() || !live_until_.passed()) {
       wait_until(*cleaning_until_, live_until_);
       return false;
     }
-    if (!killed_warden_ && kill_stopped_warden(session_.holder->warden)) {
+    if (!killed_warden_ && kill_stopped_warden(*session_.holder)) {
       killed_warden_ = true;  // its death frees the name
       cleaning_until_.emplace(std::chrono::milliseconds(2'000));
       return false;
@@ -219,6 +223,7 @@ class lock_acquisition {
   lock_fault fault_ = {};
   bool described_ = false;
   bool killed_warden_ = false;
+  bool replaced_ = false;
   int moved_ = 0;
 };
 

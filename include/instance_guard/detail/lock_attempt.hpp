@@ -79,7 +79,10 @@ inline int open_lock_file(const lock_attempt& of, const char* file, bool& writab
   for (int tries = 0; opened == -EINTR && tries < 100; ++tries)
     opened = platform::sys::openat(of.directory, file, O_RDWR | O_CREAT | flags, mode);
   // In a shared directory fs.protected_regular refuses O_CREAT on a file of somebody else's.
-  if (opened == -EACCES) opened = platform::sys::openat(of.directory, file, O_RDWR | flags);
+  if (opened == -EACCES) {
+    opened = platform::sys::openat(of.directory, file, O_RDWR | flags);
+    if (opened == -ENOENT) opened = -EACCES;  // it was the directory that refused
+  }
   if (opened == -EACCES && of.scope == lock_scope::host) {
     writable = false;
     opened = platform::sys::openat(of.directory, file, O_RDONLY | flags);

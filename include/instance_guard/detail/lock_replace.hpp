@@ -40,15 +40,24 @@ inline bool signal_exactly(const process_identity& who, int number) noexcept {
   return !ec;
 }
 
+/// A record speaks only for processes of the user whose record it is: in scope host anybody may
+/// write one, and name a process of root.
+inline bool belongs_to(const process_identity& process, uid_t user) noexcept {
+  uid_t owner = 0;
+  return platform::user_of_process(process.pid, owner) == 0 && owner == user;
+}
+
 /// A stopped warden keeps the name for ever: it is told to go on.
-inline void continue_stopped_warden(const process_identity& warden) noexcept {
-  if (warden && is_stopped(warden)) signal_exactly(warden, SIGCONT);
+inline void continue_stopped_warden(const lock_record& holder) noexcept {
+  if (holder.warden && is_stopped(holder.warden) && belongs_to(holder.warden, holder.uid))
+    signal_exactly(holder.warden, SIGCONT);
 }
 
 /// ... and if it stays stopped (somebody traces it, or stops it again), killed. False: it is not
 /// stopped, then it is busy with children that can't be killed, and the name stays theirs.
-inline bool kill_stopped_warden(const process_identity& warden) noexcept {
-  return warden && is_stopped(warden) && signal_exactly(warden, SIGKILL);
+inline bool kill_stopped_warden(const lock_record& holder) noexcept {
+  return holder.warden && is_stopped(holder.warden) && belongs_to(holder.warden, holder.uid) &&
+         signal_exactly(holder.warden, SIGKILL);
 }
 
 inline bool is_own_ancestor(pid_t pid) noexcept {
@@ -89,16 +98,14 @@ inline lock_fault replace_holder(const lock_record& holder, const std::filesyste
   std::error_code ec;
   process_handle handle = process_handle::open(holder.process, ec);
   if (ec == std::errc::no_such_process) return {};
-  // The record is only as good as who can write it: it must speak of a process of its own user.
-  char proc[64];
-  struct stat process = {};
+  // Who listens on the socket has the name. Failing that the record is as good as who can write it:
+  // it must speak of a process of its own user.
   struct stat file = {};
-  const bool same_user =
-      ::stat(platform::proc_path(proc, holder.process.pid, "cmdline"), &process) == 0 &&
-      (::stat(path.c_str(), &file) != 0 || file.st_uid == process.st_uid);
+  const bool file_known = ::stat(path.c_str(), &file) == 0;
+  const bool same_user = belongs_to(holder.process, file_known ? file.st_uid : holder.uid);
   const auto listener = holder_by_socket(options.scope, name);
-  const bool same_holder = !listener || listener->process == holder.process;
-  if (ec || !same_user || !same_holder)
+  const bool proven = listener ? listener->process == holder.process : same_user;
+  if (ec || !proven)
     return make_fault(errc::already_running, title + ", not replaced: that it is the holder can't be proven",
                       "stop it by hand");
   handle.signal(SIGTERM, ec);

@@ -122,8 +122,14 @@ inline void verify_lock(lock_session& session, std::error_code& ec) {
     ec = errc::lock_lost;
     return;
   }
-  const int result = put_back_file(session, *slot, scope);
-  end_change(*slot);
+  int result = 0;
+  {
+    const struct change_end {  // also when memory runs out
+      lock_slot& slot;
+      ~change_end() { end_change(slot); }
+    } end{*slot};
+    result = put_back_file(session, *slot, scope);
+  }
   if (result == -EPIPE)
     ec = errc::warden_lost;
   else if (result != 0)

@@ -61,11 +61,7 @@ inline void single_instance::start(std::string_view name, const single_instance_
                                    std::error_code& ec) {
   std::vector<std::string> names{std::string(name)};
   names.insert(names.end(), options.also_hold.begin(), options.also_hold.end());
-  signals_.install(options.signals, ec);
-  if (ec) {
-    explanation_ = "signal handlers: " + ec.message();
-    return;
-  }
+  // First: everything after it is in another process, which is the owner.
   if (options.ends == reach::everything) {
     group_ = detail::become_child_of_warden(options.children, ec);
     if (ec) {
@@ -73,10 +69,16 @@ inline void single_instance::start(std::string_view name, const single_instance_
       return;
     }
   }
+  signals_.install(options.signals, ec);
+  if (ec) {
+    explanation_ = "signal handlers: " + ec.message();
+    return;
+  }
   take_locks(std::move(names), options.lock, ec);
   if (ec) return;
   recovered_from_ = locks_.front().recovered_from();
-  mark_ = detail::make_stray_mark(ec);
+  // Without strays only what is started through the guard is marked, for the next start.
+  mark_ = detail::make_stray_mark(ec, options.ends == reach::spawned);
   if (ec) {
     explanation_ = "mark for strays: " + ec.message();
     return;

@@ -138,10 +138,11 @@ inline void restore(const mark_slot& slot) noexcept {
 
 }  // namespace mark_environment
 
-/// Makes a mark and gives it to everything that this program starts from now on. Fails only if this
-/// process has sixteen already (no_buffer_space). A mark without page or variable is no error: the
-/// members say what there is.
-inline stray_mark make_stray_mark(std::error_code& ec) noexcept {
+/// Makes a mark and gives it to everything that this program starts from now on; with
+/// `only_given`, to nothing but those that get mark_entry(). Fails only if this process has sixteen
+/// already (no_buffer_space). A mark without page or variable is no error: the members say what
+/// there is.
+inline stray_mark make_stray_mark(std::error_code& ec, bool only_given = false) noexcept {
   ec.clear();
   const mark_table_lock lock;
   for (int i = 0; i < mark_table::size; ++i) {
@@ -159,11 +160,11 @@ inline stray_mark make_stray_mark(std::error_code& ec) noexcept {
     mark.acquired = platform::process_clock_now();
     mark.owner = slot.owner;
     mark.slot = i;
-    mark.env_set = mark_environment::set(slot);
+    mark.env_set = !only_given && mark_environment::set(slot);
     char name[sizeof mark_page_prefix + nonce_digits];
     copy_text(name, sizeof name, mark_page_prefix);
     copy_text(name + sizeof mark_page_prefix - 1, nonce_digits + 1, slot.nonce);
-    if (platform::make_mark_page(name, slot.page) == 0) {
+    if (!only_given && platform::make_mark_page(name, slot.page) == 0) {
       mark.device = slot.page.device;
       mark.inode = slot.page.inode;
     }

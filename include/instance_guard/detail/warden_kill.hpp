@@ -50,7 +50,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void look_whether_empty(warden_state& warden) 
   for (int pass = 0; pass < 2; ++pass) {
     if (!scan(warden)) return;
     for (const scanned& each : warden.now)
-      if (is_target(each)) return;
+      if (is_target(each) && (each.flags & is_below_nested) == 0) return;
   }
   warden.empty = true;
 }
@@ -159,9 +159,13 @@ INSTANCE_GUARD_NO_SANITIZE inline survival why_left(const scanned& entry) noexce
 INSTANCE_GUARD_NO_SANITIZE inline bool has_tried_enough(warden_state& warden, int64_t now) noexcept {
   if (now - warden.kill_began >= kill_patience) return true;
   if (now - warden.kill_began < refused_patience) return false;
-  for (const scanned& each : warden.now)
-    if (is_target(each) && each.state != 'Z' && each.refused != -EPERM) return false;
-  return true;
+  bool refused = false;
+  for (const scanned& each : warden.now) {
+    if (!is_target(each) || each.state == 'Z') continue;
+    if (each.refused != -EPERM) return false;
+    refused = true;
+  }
+  return refused;
 }
 
 /// Answers those who wait for `what`.

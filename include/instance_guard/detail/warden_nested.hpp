@@ -88,13 +88,6 @@ INSTANCE_GUARD_NO_SANITIZE inline void hear_parent(warden_state& warden) noexcep
   }
 }
 
-/// Says whether anybody is left, when that has changed.
-INSTANCE_GUARD_NO_SANITIZE inline void tell_parent(warden_state& warden) noexcept {
-  if (warden.lifeline < 0 || warden.empty == warden.told_empty) return;
-  const wire::header word = {warden.empty ? wire::kind::empty : wire::kind::ping, 0};
-  if (wire::send(warden.lifeline, &word, sizeof word) >= 0) warden.told_empty = warden.empty;
-}
-
 /// At the end: the nested ones, which have nobody left, are to go. True: they are gone.
 INSTANCE_GUARD_NO_SANITIZE inline bool dismiss_nested(warden_state& warden) noexcept {
   const int64_t now = sys::monotonic_now();

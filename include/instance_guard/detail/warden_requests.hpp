@@ -72,6 +72,8 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_request(warden_state& warden, const 
     } else if (head.what == wire::kind::mark && fits(sizeof(wire::mark_request))) {
       warden.mark = reinterpret_cast<const wire::mark_request*>(message)->target;
       warden.mark.first_parent = warden.lifeline < 0 ? warden.owner : 0;
+      // An owner that became another user has a warden for each: each looks for its own user's.
+      warden.mark.user = sys::geteuid();
       warden.marked = true;
       result = 0;
     } else if (head.what == wire::kind::ping) {

@@ -59,6 +59,13 @@ INSTANCE_GUARD_NO_SANITIZE inline bool answer(int channel, int error, pid_t pid 
   return wire::send(channel, &what, sizeof what) >= 0;
 }
 
+/// Tells the warden above whether anybody is left, when that has changed.
+INSTANCE_GUARD_NO_SANITIZE inline void tell_parent(warden_state& warden) noexcept {
+  if (warden.lifeline < 0 || warden.empty == warden.told_empty) return;
+  const wire::header word = {warden.empty ? wire::kind::empty : wire::kind::ping, 0};
+  if (wire::send(warden.lifeline, &word, sizeof word) >= 0) warden.told_empty = warden.empty;
+}
+
 /// True if nobody waits for an answer on this channel any more.
 INSTANCE_GUARD_NO_SANITIZE inline bool is_abandoned(int channel) noexcept {
   pollfd entry = {channel, 0, 0};
@@ -277,8 +284,9 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_spawn(warden_state& warden, wire::re
   slot.reply = got.descriptors[0];
   slot.token = warden.next_token++;
   warden.children.push({slot.child, -1, slot.token, slot.outlives});
-  warden.anybody = true;
-  warden.changed = true;
+  warden.anybody = warden.changed = true;
+  warden.empty = false;
+  tell_parent(warden);  // before the owner knows, so that it finds no idle group above
   // While the child is on its way to the exec. It can't be reaped before this thread does so.
   platform::process_stat facts;
   slot.start_time = platform::read_process_stat(slot.child, facts) == 0 ? facts.start_time : 0;
