@@ -9,6 +9,7 @@ set(instance_guard_headers
   include/instance_guard/detail/exit_path.hpp
   include/instance_guard/detail/group_calls.hpp
   include/instance_guard/detail/group_gate.hpp
+  include/instance_guard/detail/group_hand_over.hpp
   include/instance_guard/detail/group_keep.hpp
   include/instance_guard/detail/group_members.hpp
   include/instance_guard/detail/group_request.hpp
@@ -52,6 +53,7 @@ set(instance_guard_headers
   include/instance_guard/detail/warden_locks.hpp
   include/instance_guard/detail/warden_loop.hpp
   include/instance_guard/detail/warden_nested.hpp
+  include/instance_guard/detail/warden_program.hpp
   include/instance_guard/detail/warden_reap.hpp
   include/instance_guard/detail/warden_requests.hpp
   include/instance_guard/detail/warden_scan.hpp

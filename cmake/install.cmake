@@ -5,7 +5,7 @@ include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 set(package_directory ${CMAKE_INSTALL_DATADIR}/cmake/instance_guard)
 
-install(TARGETS instance_guard EXPORT instance_guard FILE_SET HEADERS FILE_SET linux FILE_SET darwin)
+install(TARGETS instance_guard EXPORT instance_guard FILE_SET HEADERS FILE_SET inner FILE_SET linux FILE_SET darwin)
 install(EXPORT instance_guard NAMESPACE instance_guard:: DESTINATION ${package_directory}
         FILE instance_guard-config.cmake)
 

@@ -396,6 +396,22 @@ TEST_SUITE("file system") {
             return ::sigismember(&pending, SIGXFSZ) ? 4 : 0;
           }) == 0);
     CHECK(std::filesystem::is_empty(here.locks()));
+    // The record of a holder that was killed outlives a start that can write only half of its own.
+    CHECK(in_child([&] {
+            std::error_code ec;
+            pid_lockfile lock(here.name, here.options(), ec);
+            ::_exit(ec ? 1 : 0);
+            return 0;
+          }) == 0);
+    CHECK(in_child([&] {
+            const rlimit some = {100, 100};
+            ::setrlimit(RLIMIT_FSIZE, &some);
+            std::error_code ec;
+            pid_lockfile lock(here.name, here.options(), ec);
+            return ec == std::errc::file_too_large ? 0 : 1;
+          }) == 0);
+    CHECK(query_lock(here.name, here.options()).state == lock_state::abandoned);
+    CHECK(query_lock(here.name, here.options()).holder.has_value());
     // A refused start under that limit is refused all the same.
     pid_lockfile lock(here.name, here.options());
     CHECK(in_child([&] {

@@ -59,14 +59,6 @@ const std::vector<std::string> every_stray = {
     "stray.spawn=sleep",   "stray.spawn=daemon sleep",  "stray.spawn=setsid ignore sleep",
     "stray.spawn=stopped", "stray.spawn=daemon undying renamed closed sleep"};
 
-bool next_instance_gets(const scene& s, const std::string& name) {
-  owner next(s, {.arguments = {"wait=20000", "guard=" + name, "wait-line=", "end=return"}});
-  if (!next.process().read_until("acquired")) return false;
-  for (const found_process& each : helpers_of(s)) FAIL_CHECK("overlaps: " << each.what);
-  next.go_on();
-  return next.process().wait()->code() == 21;
-}
-
 }  // namespace
 
 TEST_CASE("what the program started by itself ends with it") {
@@ -82,7 +74,7 @@ TEST_CASE("what the program started by itself ends with it") {
     REQUIRE(o.complete());
     o.go_on();
     REQUIRE(o.process().wait());
-    CHECK(next_instance_gets(s, name));
+    CHECK(next_instance_is_alone(s, name));
     CHECK(wait_until([&] { return s.empty(); }));
   }
 }

@@ -61,14 +61,7 @@ void check_nothing_is_left(const wanted& w) {
   CHECK(status->code() == w.end.code);
   CHECK(status->signal() == w.end.signal);
 
-  if (!w.reach.empty()) {
-    owner next(s, {.arguments = {"wait=20000", "guard=" + name, "wait-line=", "end=return"},
-                   .as_nobody = w.as_nobody});
-    REQUIRE(next.process().read_until("acquired"));
-    for (const found_process& each : helpers_of(s)) FAIL_CHECK("overlaps: " << each.what);
-    next.go_on();
-    CHECK(next.process().wait()->code() == 21);
-  }
+  if (!w.reach.empty()) CHECK(next_instance_is_alone(s, name, w.as_nobody));
   CHECK(wait_until([&] { return s.empty(); }));
 }
 

@@ -47,6 +47,11 @@
 
 namespace instance_guard {
 
+class process_group;
+namespace detail {
+process_group become_child_of_warden(const group_options& options, std::error_code& ec) noexcept;
+}
+
 /// One process that was started through a group. Move-only. Dropping it does not end the process:
 /// its group does. Each handle costs the owner one descriptor, and one for each pipe.
 class child {
@@ -244,7 +249,10 @@ class [[nodiscard]] process_group {
 
  private:
   friend class child;
+  friend process_group detail::become_child_of_warden(const group_options& options, std::error_code& ec) noexcept;
 
+  /// See detail/everything.hpp.
+  void start_above(const group_options& options, std::error_code& ec);
   void start(const group_options& options, const process_group* above, std::error_code& ec) noexcept;
   void end() noexcept;
   /// The group's slot, if it still is this process's.

@@ -74,6 +74,7 @@ void flooding(const char*, words), lease(const char*, words), slow_term(const ch
 void executing(const char*, words), kill_group(const char*, words), until_eof(const char*, words);
 // multiply.cpp
 void runner(const char*, words), hydra(const char*, words), bomb(const char*, words);
+void bystander(const char*, words);
 // broker.cpp
 void broker(const char*, words);
 // show.cpp

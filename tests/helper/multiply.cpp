@@ -4,6 +4,7 @@
 #include <atomic>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 namespace helper {
@@ -77,6 +78,30 @@ void bomb(const char* value, words) {
     if (child < 0) usleep(1000);
   }
   rest();
+}
+
+void bystander(const char* value, words) {
+  const std::int64_t until = now() + number(value) * 1'000'000;
+  ready("bystander");
+  long children = 0;
+  for (; now() < until; ++children) {
+    const pid_t child = fork();
+    if (child < 0) {
+      usleep(1000);
+      continue;
+    }
+    if (child == 0) {
+      usleep(500);
+      _exit(0);
+    }
+    int status = 0;
+    if (waitpid(child, &status, 0) != child || status != 0) {
+      say("hurt: child %d, status %#x", child, static_cast<unsigned>(status));
+      _exit(1);
+    }
+  }
+  say("unhurt: %ld children", children);
+  _exit(0);
 }
 
 }  // namespace helper

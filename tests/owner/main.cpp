@@ -112,6 +112,8 @@ void end(state& s, const std::string& how) {
   const rlimit no_core{0, 0};
   ::setrlimit(RLIMIT_CORE, &no_core);
   if (how == "exit") std::exit(22);
+  if (how == "free") std::exit(0);
+  if (how == "refused") std::exit(75);
   if (how == "_exit") ::_exit(23);
   if (how == "quick_exit") std::quick_exit(24);
   if (how == "abort") std::abort();
@@ -138,6 +140,7 @@ bool act(state& s, std::string_view key, const std::string& value) {
   if (key == "helper") s.helper = value;
   else if (key == "grace") s.options.children.grace = milliseconds(std::stoi(value));
   else if (key == "wait") s.options.lock.wait = milliseconds(std::stoi(value));
+  else if (key == "cleanup-wait") s.options.lock.cleanup_wait = milliseconds(std::stoi(value));
   else if (key == "directory") s.options.lock.directory = value;
   else if (key == "graceful") s.options.signals.graceful = value == "1";
   else if (key == "reach" && value == "spawned") s.options.ends = reach::spawned;
@@ -150,13 +153,36 @@ bool act(state& s, std::string_view key, const std::string& value) {
     say("acquired pid=" + std::to_string(::getpid()) +
         " recovered=" + (s.guard->recovered_from() ? "1" : "0") +
         " at=" + std::to_string(now.tv_sec * 1'000'000'000 + now.tv_nsec));
+  } else if (key == "try-guard") {  // 0: got it, 75: refused
+    std::error_code ec;
+    s.guard = single_instance::acquire(value, s.options, ec);
+    say(ec ? ec.message() : "acquired");
+    end(s, ec ? "refused" : "free");
+  } else if (key == "try-group") {  // goes on with one, or says why not and exits 69
+    std::error_code ec;
+    s.group.emplace(s.options.children, ec);
+    say(ec ? "no group: " + ec.message() : "group");
+    if (ec) std::exit(69);
   } else if (key == "group") s.group.emplace(s.options.children);
   else if (key == "child") spawn(s, value);
   else if (key == "outlives") spawn(s, value, {.outlives = true});
   else if (key == "keep") spawn(s, value, {.environment = {"INSTANCE_GUARD_KEEP=1"}});
   else if (key.starts_with("stray.")) stray(s, key.substr(6), value);
+  else if (key == "warden")  // says who it is
+    say("warden pid=" + std::to_string((s.guard ? s.guard->children() : *s.group).warden().pid));
+  else if (key == "run") {
+    const run_result result = s.guard ? s.guard->run(command(s, value)) : s.group->run(command(s, value));
+    say("ran: " + result.status.str() + ", " + result.out.substr(0, result.out.find('\n')) + ", " +
+        result.ended.str());
+  }
+  else if (key == "delay") ::usleep(static_cast<useconds_t>(std::stoi(value) * 1000));
   else if (key == "broker") ask_broker(value.c_str());
   else if (key == "say") say(value);
+  else if (key == "verify") {
+    std::error_code ec;
+    s.guard->verify(ec);
+    say("verify=" + (ec ? ec.message() : std::string("fine")));
+  }
   else if (key == "wait-line") {  // until the test writes a line, or closes
     char letter = 0;
     while (::read(0, &letter, 1) == 1 && letter != '\n') {

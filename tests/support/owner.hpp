@@ -24,9 +24,8 @@ struct owner_options {
   std::function<bool()> before_exec = {};
 };
 
-/// The N of "ready pid=N end=...", 0 if it is another line.
-inline pid_t ready_pid(std::string_view line) {
-  constexpr std::string_view start = "ready pid=";
+/// The N of "ready pid=N end=...", or of a line with another start; 0 if it is none.
+inline pid_t ready_pid(std::string_view line, std::string_view start = "ready pid=") {
   if (!line.starts_with(start)) return 0;
   return static_cast<pid_t>(
       std::strtol(std::string(line.substr(start.size())).c_str(), nullptr, 10));
@@ -59,6 +58,12 @@ class owner {
   pid_t ready(std::string_view end) const {
     for (const std::string& line : lines_)
       if (line.ends_with("end=" + std::string(end))) return ready_pid(line);
+    return 0;
+  }
+  /// After "warden=": its warden's pid; 0 if it did not say.
+  pid_t warden() const {
+    for (const std::string& line : lines_)
+      if (const pid_t pid = ready_pid(line, "warden pid=")) return pid;
     return 0;
   }
   /// Lets it go on behind "wait-line=".
@@ -97,6 +102,23 @@ inline std::vector<found_process> helpers_of(const scene& s) {
     return each.executable == s.path_of(INSTANCE_GUARD_TEST_OWNER);
   });
   return result;
+}
+
+/// True if a new instance gets the name and none of the old one's children lives then. It ends
+/// again at once, in order.
+inline bool next_instance_is_alone(const scene& s, const std::string& name,
+                                   bool as_nobody = false) {
+  owner next(s, {.arguments = {"wait=20000", "guard=" + name, "wait-line=", "end=return"},
+                 .as_nobody = as_nobody});
+  const bool acquired = next.process().read_until("acquired").has_value();
+  bool alone = acquired;
+  for (const found_process& each : helpers_of(s)) {
+    FAIL_CHECK("overlaps: " << each.what);
+    alone = false;
+  }
+  next.go_on();
+  const auto status = next.process().wait();
+  return alone && status && status->code() == 21;
 }
 
 }  // namespace support

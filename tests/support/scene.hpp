@@ -29,8 +29,10 @@ class [[nodiscard]] scene {
   scene(const scene&) = delete;
   scene& operator=(const scene&) = delete;
 
-  /// Fails the test if a process is left, and ends it.
+  /// Fails the test if a process is left, and ends it. Those whose owner was killed just now are
+  /// given the time that their warden takes; a test that promises more than that checks itself.
   ~scene() {
+    wait_until([&] { return empty(); });
     for (const found_process& each : processes())
       FAIL_CHECK("left behind: " << each.what);
     end();

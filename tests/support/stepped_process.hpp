@@ -67,6 +67,7 @@ class [[nodiscard]] stepped_process {
       first_ = static_cast<long>(info.entry.args[0]);
       second_ = static_cast<long>(info.entry.args[1]);
       ++calls_;
+      if (number_ == SYS_getppid) ++marks_;
       return number_;
     }
   }
@@ -131,6 +132,7 @@ class [[nodiscard]] stepped_process {
   bool ended() const noexcept { return ended_; }
   int status() const noexcept { return status_; }
   int calls() const noexcept { return calls_; }
+  int marks() const noexcept { return marks_; }
   long number() const noexcept { return number_; }
   long first_argument() const noexcept { return first_; }
   long second_argument() const noexcept { return second_; }
@@ -141,6 +143,7 @@ class [[nodiscard]] stepped_process {
   bool ended_ = false;
   int status_ = 0;
   int calls_ = 0;
+  int marks_ = 0;
   int pending_signal_ = 0;
   long number_ = -1;
   long first_ = 0;

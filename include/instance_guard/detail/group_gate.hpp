@@ -59,11 +59,7 @@ inline void gate_after_fork_in_child() noexcept {
   if (the_gate.handing_over.load(std::memory_order_relaxed)) return;
   for (group_slot& slot : group_slots) {
     if (slot.state.load(std::memory_order_relaxed) == group_slot::free) continue;
-    for (warden_link& link : slot.link) {
-      const int channel = link.channel.exchange(-1, std::memory_order_relaxed);
-      if (channel >= 0) platform::sys::close(channel);
-      link.pid.store(0, std::memory_order_relaxed);
-    }
+    for (warden_link& link : slot.link) link.close();
     slot.links.store(0, std::memory_order_relaxed);
     slot.enders.store(0, std::memory_order_relaxed);
     slot.owner.store(0, std::memory_order_relaxed);

@@ -52,7 +52,7 @@ inline std::vector<process_identity> group_members(const group_slot& slot, std::
   std::vector<process_identity> members;
   for (std::size_t i = 0; i < all.size(); ++i) {
     const bool ended = all[i].state == 'X' || (all[i].state == 'Z' && all[i].threads <= 1);
-    if (!is_found[i] || ended) continue;
+    if (!is_found[i] || ended || all[i].pid == self.pid) continue;  // its warden may be above the owner
     bool is_warden = false;
     for (const group_slot& each : group_slots)
       for (int k = 0; k < each.links.load(std::memory_order_acquire); ++k)

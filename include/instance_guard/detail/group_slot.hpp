@@ -27,6 +27,15 @@ struct warden_link {
   std::atomic<int> channel{-1};
   std::atomic<pid_t> pid{0};
   std::atomic<std::uint64_t> start_time{0};
+  std::atomic<int> watch{-1};   ///< its state file, where it is not this process's child
+
+  void close() noexcept {
+    for (std::atomic<int>* each : {&channel, &watch}) {
+      const int descriptor = each->exchange(-1, std::memory_order_relaxed);
+      if (descriptor >= 0) platform::sys::close(descriptor);
+    }
+    pid.store(0, std::memory_order_relaxed);
+  }
 };
 
 inline constexpr int max_links = 8;
@@ -62,18 +71,22 @@ inline bool owned_here(const group_slot& slot) noexcept {
 
 inline int slot_index(const group_slot& slot) noexcept { return static_cast<int>(&slot - group_slots); }
 
-/// True if the warden lives and is not stopped. One system call where it is the caller's child.
+/// True if the warden lives and is not stopped. One system call.
 inline bool is_healthy(const warden_link& link) noexcept {
   const pid_t pid = link.pid.load(std::memory_order_relaxed);
   if (pid <= 0) return false;
-  siginfo_t info = {};
-  const int result = platform::wait_for_child_change(pid, info);
-  if (result == 0) return info.si_pid == 0;
-  if (result != -ECHILD) return false;
-  // A nested warden, or one that was handed over, has another parent.
+  const int watch = link.watch.load(std::memory_order_relaxed);
+  if (watch < 0) {
+    siginfo_t info = {};
+    const int result = platform::wait_for_child_change(pid, info);
+    if (result != -ECHILD) return result == 0 && info.si_pid == 0;
+  }
+  // A nested warden, or one that was handed over, has another parent. So has one whose status
+  // the program has taken with __WALL: then it is gone.
   platform::process_stat facts;
-  return platform::read_process_stat(pid, facts) == 0 && facts.state != 'Z' && facts.state != 'X' &&
-         facts.state != 'T' && facts.start_time == link.start_time.load(std::memory_order_relaxed);
+  const int result = watch >= 0 ? platform::read_open_stat(watch, facts) : platform::read_process_stat(pid, facts);
+  return result == 0 && facts.state != 'Z' && facts.state != 'X' && facts.state != 'T' &&
+         facts.start_time == link.start_time.load(std::memory_order_relaxed);
 }
 
 /// As lock_keeper::healthy: the warden that starts children now.

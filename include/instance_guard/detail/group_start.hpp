@@ -38,8 +38,9 @@ inline long fork_warden(const group_slot& slot, int channel, int owner_process) 
   return pid;
 }
 
-/// Waits for the hello of a warden, and adds it to the slot. 0, or a negated errno.
-inline int add_link(group_slot& slot, file_descriptor channel, int hello_end, pid_t child) noexcept {
+/// Waits for the hello of a warden, and adds it to the slot. Its pid, if that is known; whether it
+/// is a child of the caller. 0, or a negated errno.
+inline int add_link(group_slot& slot, file_descriptor channel, int hello_end, pid_t child, bool is_own_child) noexcept {
   const int index = slot.links.load(std::memory_order_relaxed);
   warden_link& link = slot.link[index];
   link.pid.store(child, std::memory_order_relaxed);
@@ -55,6 +56,7 @@ inline int add_link(group_slot& slot, file_descriptor channel, int hello_end, pi
   }
   link.pid.store(hello.pid, std::memory_order_relaxed);
   link.start_time.store(hello.start_time, std::memory_order_relaxed);
+  if (!is_own_child) link.watch.store(above_streams(platform::open_process_stat(hello.pid)).release(), std::memory_order_relaxed);
   link.channel.store(channel.release(), std::memory_order_relaxed);
   slot.mechanism.store(static_cast<int>(hello.token), std::memory_order_relaxed);
   slot.links.store(index + 1, std::memory_order_release);
@@ -78,7 +80,7 @@ inline int start_link(group_slot& slot) noexcept {
   if (pid < 0) return static_cast<int>(pid);
   ends[1].reset();
   const int hello_end = ends[0].get();
-  return add_link(slot, std::move(ends[0]), hello_end, static_cast<pid_t>(pid));
+  return add_link(slot, std::move(ends[0]), hello_end, static_cast<pid_t>(pid), true);
 }
 
 /// The same for a group within another: that one's warden starts it.
@@ -98,7 +100,7 @@ inline int start_nested(group_slot& slot, const warden_link& above) noexcept {
     if (result < 0) return result;
     ends[1].reset();
   }
-  return add_link(slot, std::move(ends[0]), own.get(), 0);
+  return add_link(slot, std::move(ends[0]), own.get(), 0, false);
 }
 
 /// A new warden for a group that has one: it gets what the first one had. The slot's change mutex
@@ -136,11 +138,7 @@ inline void free_group_slot(group_slot& slot) noexcept {
   if (slot.enders.load(std::memory_order_acquire) != 0) return;
   slot.generation.fetch_add(1, std::memory_order_relaxed);
   slot.links.store(0, std::memory_order_release);
-  for (warden_link& link : slot.link) {
-    const int channel = link.channel.exchange(-1, std::memory_order_relaxed);
-    if (channel >= 0) platform::sys::close(channel);
-    link.pid.store(0, std::memory_order_relaxed);
-  }
+  for (warden_link& link : slot.link) link.close();
   slot.owner.store(0, std::memory_order_relaxed);
   slot.state.store(group_slot::free, std::memory_order_release);
 }

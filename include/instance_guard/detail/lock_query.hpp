@@ -20,10 +20,10 @@
 namespace instance_guard::detail {
 
 /// All living descendants of the given processes, those themselves left out.
-inline std::vector<process_identity> descendants_of(const std::vector<pid_t>& roots) {
+inline std::vector<process_identity> descendants_of(const std::vector<pid_t>& roots, std::error_code& ec) {
   struct walk {
-    std::vector<platform::process_stat> all;
-    bool failed = false;
+    std::vector<platform::process_stat> all = {};
+    std::error_code fault = {};
   } found;
   std::vector<char> buffer(32768);
   platform::for_each_process(
@@ -31,10 +31,12 @@ inline std::vector<process_identity> descendants_of(const std::vector<pid_t>& ro
       [](pid_t pid, void* context) {
         auto& into = *static_cast<walk*>(context);
         platform::process_stat facts;
-        if (platform::read_process_stat(pid, facts) == 0) into.all.push_back(facts);
-        return true;
+        if (platform::read_process_stat(pid, facts) == 0)
+          without_throwing(into.fault, [&] { into.all.push_back(facts); });
+        return !into.fault;
       },
       &found);
+  if (found.fault) ec = found.fault;
   std::unordered_map<pid_t, bool> below;
   for (const pid_t root : roots) below[root] = true;
   std::vector<process_identity> result;
@@ -53,18 +55,15 @@ inline std::vector<process_identity> descendants_of(const std::vector<pid_t>& ro
 }
 
 /// The holders of a name under other users, by their sockets.
-inline std::vector<other_holder> other_holders(const lock_name& name) {
+inline std::vector<other_holder> other_holders(const lock_name& name, std::error_code& ec) {
   std::vector<other_holder> result;
   const uid_t self = ::geteuid();
-  std::string failed;
-  platform::for_each_abstract_socket([&](const char* text, std::size_t size, uid_t uid, bool known) {
+  platform::for_each_abstract_socket([&](const char* text, std::size_t size, uid_t uid, bool known) noexcept {
     if (!known || uid == self) return true;
     const socket_name theirs(lock_scope::user, uid, name.view());
     if (std::string_view(text, size) != theirs.view()) return true;
-    other_holder one;
-    one.uid = uid;
-    result.push_back(std::move(one));
-    return result.size() < 100;
+    without_throwing(ec, [&] { result.emplace_back().uid = uid; });
+    return !ec && result.size() < 100;
   });
   for (other_holder& one : result) {
     one.user = user_name(one.uid);
@@ -161,12 +160,12 @@ inline lock_status query(const lock_name& name, const lock_options& options, std
     for (const process_identity& each : {status.holder->process, status.holder->warden})
       if (each && is_alive(each)) roots.push_back(each.pid);
     if (!roots.empty()) {
-      status.children = descendants_of(roots);
+      status.children = descendants_of(roots, ec);
       const pid_t warden = status.holder->warden.pid;
       std::erase_if(status.children, [&](const process_identity& each) { return each.pid == warden; });
     }
   }
-  if (status.scope == lock_scope::user) status.others = other_holders(name);
+  if (status.scope == lock_scope::user) status.others = other_holders(name, ec);
   return status;
 }
 
@@ -194,12 +193,12 @@ inline std::vector<lock_status> list(const lock_options& options, std::error_cod
   }
   // Held elsewhere, or after the file was removed.
   const uid_t self = ::geteuid();
-  platform::for_each_abstract_socket([&](const char* text, std::size_t size, uid_t uid, bool) {
+  platform::for_each_abstract_socket([&](const char* text, std::size_t size, uid_t uid, bool) noexcept {
     const socket_name prefix(options.scope, self, "");
     const std::string_view bound(text, size);
     if ((options.scope == lock_scope::host || uid == self) && bound.substr(0, prefix.size) == prefix.view())
-      add(bound.substr(prefix.size));
-    return true;
+      without_throwing(ec, [&] { add(bound.substr(prefix.size)); });
+    return !ec;
   });
   std::sort(names.begin(), names.end());
   names.erase(std::unique(names.begin(), names.end()), names.end());

@@ -48,7 +48,10 @@ INSTANCE_GUARD_NO_SANITIZE inline void look_whether_empty(warden_state& warden) 
   // Only spared ones, wardens of nested groups, or orphans: a look at each tells.
   // Twice: what forks and ends all the time can slip through one pass.
   for (int pass = 0; pass < 2; ++pass) {
-    if (!scan(warden)) return;
+    if (!scan(warden)) {
+      warden.empty = !platform::can_list_processes;  // then there is nothing more to see
+      return;
+    }
     for (const scanned& each : warden.now)
       if (is_target(each) && (each.flags & is_below_nested) == 0) return;
   }
@@ -62,6 +65,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void begin_ending(warden_state& warden, int64_
   const int64_t end = grace > INT64_MAX - now ? INT64_MAX : now + grace;
   if (warden.phase == ending::none) {
     warden.phase = ending::stopping;
+    warden.phase_began = now;
     for (warden_nested& each : warden.nested) each.told = false;
     warden.phase_ends = end;
     warden.next_round = now;
@@ -74,9 +78,13 @@ INSTANCE_GUARD_NO_SANITIZE inline void begin_ending(warden_state& warden, int64_
 /// One round of signals. The number of processes that are still there.
 INSTANCE_GUARD_NO_SANITIZE inline uint32_t signal_round(warden_state& warden, int number, uint8_t done) noexcept {
   if (!scan(warden)) {
-    // No memory, or no /proc: at least the children that it has started itself.
-    for (const warden_child& each : warden.children)
-      if (!each.outlives) sys::kill(each.pid, number);
+    // No memory, or no list of processes: at least the children that it has started itself, each
+    // with its process group, whose number is its own until it is reaped. Once, or SIGKILL.
+    for (const warden_child& each : warden.children) {
+      if (each.pid <= 1 || each.outlives || (number != SIGKILL && warden.round_pause != 0)) continue;
+      if (sys::kill(-each.pid, number) < 0) sys::kill(each.pid, number);  // before its setpgid
+      if (number != SIGKILL) sys::kill(-each.pid, SIGCONT);
+    }
     return warden.children.size();
   }
   uint32_t left = 0;
@@ -104,6 +112,7 @@ INSTANCE_GUARD_NO_SANITIZE inline uint32_t signal_round(warden_state& warden, in
 
 /// True if it is known without a look that a child of the warden is to be spared.
 INSTANCE_GUARD_NO_SANITIZE inline bool is_spared_child(const warden_state& warden, pid_t pid) noexcept {
+  if (pid == warden.program) return true;
   for (const warden_nested& each : warden.nested)
     if (each.pid == pid) return true;
   for (const warden_child& each : warden.children)
@@ -150,7 +159,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void kill_children_fast(warden_state& warden) 
 
 INSTANCE_GUARD_NO_SANITIZE inline survival why_left(const scanned& entry) noexcept {
   if (entry.refused == -EPERM) return survival::other_user;
-  if (entry.state == 't') return survival::traced;
+  if (entry.state == 't' || entry.state == 'Z') return survival::traced;
   if (entry.state == 'D') return survival::uninterruptible;
   return survival::still_ending;
 }
@@ -161,8 +170,9 @@ INSTANCE_GUARD_NO_SANITIZE inline bool has_tried_enough(warden_state& warden, in
   if (now - warden.kill_began < refused_patience) return false;
   bool refused = false;
   for (const scanned& each : warden.now) {
-    if (!is_target(each) || each.state == 'Z') continue;
-    if (each.refused != -EPERM) return false;
+    if (!is_target(each)) continue;
+    // A dead child that can't be reaped waits for its debugger.
+    if (each.refused != -EPERM && !(each.state == 'Z' && each.parent == warden.self)) return false;
     refused = true;
   }
   return refused;
@@ -172,7 +182,9 @@ INSTANCE_GUARD_NO_SANITIZE inline bool has_tried_enough(warden_state& warden, in
 INSTANCE_GUARD_NO_SANITIZE inline void answer_waiters(warden_state& warden, wire::kind what) noexcept {
   wire::terminated report;
   report.mechanism = warden.mechanism;
-  report.proven_empty = warden.empty;
+  // Who left its process group may have been missed.
+  report.proven_empty =
+      warden.empty && warden.mechanism != static_cast<uint32_t>(containment::process_groups);
   if (!warden.empty) {
     for (const scanned& each : warden.now) {
       if (!is_target(each) || report.count == wire::max_remaining) continue;

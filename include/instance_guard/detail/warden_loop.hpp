@@ -6,6 +6,7 @@
 #include "../platform/platform.hpp"
 #include "warden_kill.hpp"
 #include "warden_locks.hpp"
+#include "warden_program.hpp"
 #include "warden_reap.hpp"
 #include "warden_requests.hpp"
 #include "warden_state.hpp"
@@ -73,7 +74,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void wait_for_events(warden_state& warden) noe
   if (ready > 0) {
     hear_nested(warden, first_nested);
     forget_waiters(warden, fixed);
-    if (warden.poll_set[2].revents != 0) platform::drain_signals(warden.signals);
+    if (warden.poll_set[2].revents != 0) hear_signals(warden);
     if (warden.poll_set[0].revents != 0) take_requests(warden);
     if (warden.poll_set[3].revents != 0) hear_parent(warden);
   }
@@ -92,7 +93,12 @@ INSTANCE_GUARD_NO_SANITIZE inline bool is_over(warden_state& warden) noexcept {
     warden.said_empty = result >= 0 || result != -EAGAIN;
   }
   if (!warden.owner_closed && !warden.owner_gone) return false;
-  return dismiss_nested(warden);
+  if (warden.has_program && warden.goodbye) {
+    // The names go, the program does not yet: it will be missed when it does.
+    release_locks(warden, true);
+    close_fd(warden.channel);
+  }
+  return warden.program == 0 && dismiss_nested(warden);
 }
 
 [[noreturn]] INSTANCE_GUARD_NO_SANITIZE inline void warden_loop(warden_state& warden) noexcept {
@@ -118,6 +124,7 @@ INSTANCE_GUARD_NO_SANITIZE inline bool is_over(warden_state& warden) noexcept {
   }
   // What the owner may never hear again is in order all the same: it said goodbye, or is dead.
   release_locks(warden, warden.goodbye);
+  if (warden.has_program) end_like_program(warden);
   sys::exit_group(0);
 }
 

@@ -27,12 +27,25 @@ INSTANCE_GUARD_NO_SANITIZE inline void retry_unsent(warden_state& warden) noexce
   }
 }
 
+/// Where orphans are not adopted, what a child leaves in its process group ends with it: once it
+/// is reaped, the number of its group may become a stranger's. The child, or 0: any.
+INSTANCE_GUARD_NO_SANITIZE inline pid_t end_group_of_next(const warden_state& warden) noexcept {
+  siginfo_t info = {};
+  if (sys::waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0) return 0;
+  for (const warden_child& each : warden.children)
+    if (each.pid == info.si_pid && !each.outlives) sys::kill(-each.pid, SIGKILL);
+  return info.si_pid;
+}
+
 /// Reaps whoever has ended, until the kernel has no more to tell.
 INSTANCE_GUARD_NO_SANITIZE inline void reap(warden_state& warden) noexcept {
   for (;;) {
     siginfo_t info = {};
     rusage usage = {};
-    const int result = sys::waitid(P_ALL, 0, &info, WEXITED | WNOHANG | __WALL, &usage);
+    pid_t next = 0;
+    if constexpr (!platform::can_adopt_orphans) next = end_group_of_next(warden);
+    const int result =
+        sys::waitid(next > 0 ? P_PID : P_ALL, next, &info, WEXITED | WNOHANG | __WALL, &usage);
     if (result == -EINTR) continue;
     if (result < 0) {  // ECHILD: nobody is left, and as their reaper this one would know
       warden.anybody = false;
@@ -43,6 +56,12 @@ INSTANCE_GUARD_NO_SANITIZE inline void reap(warden_state& warden) noexcept {
       return;
     }
     warden.changed = warden.reaped = true;
+    if (info.si_pid == warden.program) {
+      warden.program = 0;
+      warden.program_code = info.si_code;
+      warden.program_status = info.si_status;
+      warden.owner_gone = warden.owner_closed = true;
+    }
     // One that dies before its exec returned has still to be answered for.
     for (uint32_t i = 0; i < warden.starting.size(); ++i)
       if (warden.starting[i]->child == info.si_pid) check_starting(warden);

@@ -30,12 +30,30 @@ INSTANCE_GUARD_NO_SANITIZE inline bool take_waiter(warden_state& warden, wire::k
   return true;
 }
 
+/// Another process becomes the owner. It need not have the warden's rights, as the present one need
+/// not: whatever it asks for is judged when it asks.
+INSTANCE_GUARD_NO_SANITIZE inline int take_hand_over(warden_state& warden, pid_t owner, wire::received& got) noexcept {
+  platform::process_stat facts;
+  if (owner <= 0 || warden.has_program) return -EINVAL;
+  int result = platform::read_process_stat(owner, facts);
+  if (result == 0 && platform::can_read_rights) result = open_owner(warden, owner);
+  if (result < 0) return result;
+  warden.owner = owner;
+  warden.owner_start = facts.start_time;
+  close_fd(warden.owner_process);
+  if (got.count > 1) {
+    warden.owner_process = got.descriptors[1];
+    got.descriptors[1] = -1;
+  }
+  return 0;
+}
+
 /// One message of the owner, in `message`. Closes what it does not keep.
 INSTANCE_GUARD_NO_SANITIZE inline void take_request(warden_state& warden, const unsigned char* message,
                                                     wire::received& got) noexcept {
   const wire::header& head = *reinterpret_cast<const wire::header*>(message);
   const auto fits = [&](size_t size) noexcept { return !got.cut && got.size >= static_cast<long>(size); };
-  const bool from_owner = got.sender == warden.owner;
+  const bool from_owner = got.sender == warden.owner || !platform::can_attest_senders;
   if (from_owner && fits(sizeof head) && head.what == wire::kind::goodbye) {
     warden.goodbye = true;
     begin_ending(warden, -1);
@@ -71,11 +89,13 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_request(warden_state& warden, const 
       result = drop_lock(warden, reinterpret_cast<const wire::lock_request*>(message)->slot);
     } else if (head.what == wire::kind::mark && fits(sizeof(wire::mark_request))) {
       warden.mark = reinterpret_cast<const wire::mark_request*>(message)->target;
-      warden.mark.first_parent = warden.lifeline < 0 ? warden.owner : 0;
+      warden.mark.first_parent = sys::getppid() == warden.owner ? warden.owner : 0;
       // An owner that became another user has a warden for each: each looks for its own user's.
       warden.mark.user = sys::geteuid();
       warden.marked = true;
       result = 0;
+    } else if (head.what == wire::kind::hand_over && fits(sizeof(wire::hand_over_request))) {
+      result = take_hand_over(warden, reinterpret_cast<const wire::hand_over_request*>(message)->owner, got);
     } else if (head.what == wire::kind::ping) {
       result = 0;
     }

@@ -109,6 +109,8 @@ INSTANCE_GUARD_NO_SANITIZE inline void find_descendants(warden_state& warden) no
 INSTANCE_GUARD_NO_SANITIZE inline void find_spared(warden_state& warden) noexcept {
   for (warden_nested& each : warden.nested)
     if (scanned* entry = find_scanned(warden.now, each.pid)) entry->flags |= is_nested_warden;
+  if (scanned* entry = warden.program > 0 ? find_scanned(warden.now, warden.program) : nullptr)
+    entry->flags |= is_owner | is_looked_at;
   for (warden_child& each : warden.children)
     if (each.outlives)
       if (scanned* entry = find_scanned(warden.now, each.pid)) entry->flags |= is_kept | is_looked_at;
@@ -147,7 +149,7 @@ INSTANCE_GUARD_NO_SANITIZE inline bool scan(warden_state& warden) noexcept {
 
 /// True if this one is to be ended by this warden.
 INSTANCE_GUARD_NO_SANITIZE inline bool is_target(const scanned& entry) noexcept {
-  return (entry.flags & is_descendant) != 0 && (entry.flags & (is_kept | is_nested_warden)) == 0;
+  return (entry.flags & is_descendant) != 0 && (entry.flags & (is_kept | is_nested_warden | is_owner)) == 0;
 }
 
 /// Sends a signal to a descendant of the last scan, if its pid is still its own. 0, or a negated

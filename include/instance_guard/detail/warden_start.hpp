@@ -66,11 +66,9 @@ INSTANCE_GUARD_NO_SANITIZE inline void keep_own_descriptors(const warden_state& 
 
 /// What it may do and how it runs: what a child is compared with. 0, or a negated errno.
 INSTANCE_GUARD_NO_SANITIZE inline int remember_rights(warden_state& warden) noexcept {
-  char path[64];
-  warden.owner_directory = sys::open(platform::proc_path(path, warden.owner, ""), O_PATH | O_DIRECTORY | O_CLOEXEC);
-  if (warden.owner_directory < 0) return warden.owner_directory;
-  warden.owner_status = sys::openat(warden.owner_directory, "status", O_RDONLY | O_CLOEXEC);
-  if (warden.owner_status < 0) return warden.owner_status;
+  if constexpr (!platform::can_read_rights) return 0;
+  const int owner = open_owner(warden, warden.owner);
+  if (owner < 0) return owner == -ENOENT ? -ENOSYS : owner;
   const int directory = sys::open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (directory < 0) return directory;
   const int status = sys::openat(directory, "status", O_RDONLY | O_CLOEXEC);
@@ -92,14 +90,16 @@ INSTANCE_GUARD_NO_SANITIZE inline int settle(warden_state& warden) noexcept {
   keep_own_descriptors(warden);
   int result = occupy_standard_streams();
   if (result < 0) return result;
-  sys::setsid();
+  // The parent of a program is what its terminal and its starter know: it stays where it is.
+  if (!warden.has_program) sys::setsid();
   sys::chdir("/");
   forget_marks_in_copy();
   platform::rename_self(warden_name);
   result = platform::adopt_orphans();
-  if (result < 0) return result;
-  warden.mechanism = static_cast<uint32_t>(containment::subreaper);
-  warden.signals = platform::signal_descriptor(sys::signal_bit(SIGCHLD));
+  if (result < 0 && platform::can_adopt_orphans) return -ENOSYS;
+  warden.mechanism =
+      static_cast<uint32_t>(result < 0 ? containment::process_groups : containment::subreaper);
+  warden.signals = platform::signal_descriptor(warden.has_program ? sys::all_signals : sys::signal_bit(SIGCHLD));
   if (warden.signals < 0) return warden.signals;
   result = remember_rights(warden);
   if (result < 0) return result;
@@ -115,6 +115,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int settle(warden_state& warden) noexcept {
 }
 
 [[noreturn]] INSTANCE_GUARD_NO_SANITIZE inline void warden_loop(warden_state& warden) noexcept;
+[[noreturn]] INSTANCE_GUARD_NO_SANITIZE inline void wait_for_program(warden_state& warden) noexcept;
 
 [[noreturn]] INSTANCE_GUARD_NO_SANITIZE inline void warden_main(void* argument) noexcept {
   warden_state& warden = *static_cast<warden_state*>(argument);
@@ -129,6 +130,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int settle(warden_state& warden) noexcept {
   const bool own = warden.hello >= 0;
   wire::send(own ? warden.hello : warden.channel, &hello, sizeof hello);
   close_fd(warden.hello);
+  if (result < 0 && warden.has_program) wait_for_program(warden);
   if (result < 0) sys::exit_group(1);
   warden_loop(warden);
 }

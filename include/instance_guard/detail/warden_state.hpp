@@ -75,7 +75,8 @@ enum scan_flag : uint8_t {
   was_stopped = 8,           ///< stop_signal has been sent
   was_killed = 16,           ///< SIGKILL has been sent
   is_nested_warden = 32,
-  is_below_nested = 64       ///< the nested warden ends it, in its own time
+  is_below_nested = 64,      ///< the nested warden ends it, in its own time
+  is_owner = 128             ///< the program itself, where its warden is its parent
 };
 
 /// Memory of a child between clone and exec: its stack, and what it reads. See child_start.hpp.
@@ -110,6 +111,12 @@ struct warden_state {
   platform::process_rights rights = {};
   platform::process_attributes attributes = {};
 
+  // Where the owner is its child (reach::everything).
+  pid_t program = 0;                 ///< the owner, until it is reaped; 0: it is not a child
+  bool has_program = false;          ///< leaves as the program did
+  int program_code = 0;              ///< siginfo_t::si_code, si_status of its end
+  int program_status = 0;
+
   // The owner.
   bool owner_gone = false;           ///< dead, or replaced by another program
   bool goodbye = false;              ///< it ended in order
@@ -136,6 +143,7 @@ struct warden_state {
   bool end_began = false;            ///< for the owner is gone
   ending phase = ending::none;
   bool reaped = false;               ///< somebody, since the last round
+  int64_t phase_began = 0;           ///< monotonic
   int64_t phase_ends = 0;            ///< monotonic: stopping turns into killing
   int64_t kill_began = 0;
   int64_t next_round = 0;

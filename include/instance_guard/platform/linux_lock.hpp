@@ -185,7 +185,7 @@ inline pid_t peer_process(int connection) noexcept {
 
 /// Calls `visit(name, size, uid, known, context)` for every bound abstract socket of this network
 /// namespace until it returns false; `known` says whether the uid is. Asks sock_diag(7): no
-/// connection, so neither a full queue nor a peer that never listens matters.
+/// connection, so neither a full queue nor a peer that never listens matters. `visit` must not throw.
 template <typename Visit>
 int for_each_abstract_socket(Visit&& visit) noexcept {
   const int link = static_cast<int>(

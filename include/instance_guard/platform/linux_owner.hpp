@@ -27,6 +27,9 @@ struct scheduling {
   uint64_t period = 0;
 };
 
+/// True where the rights of another process can be read, and compared.
+inline constexpr bool can_read_rights = true;
+
 inline constexpr int limit_count = RLIM_NLIMITS;
 inline constexpr size_t cpu_bytes = 512;
 

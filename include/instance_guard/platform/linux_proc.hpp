@@ -155,6 +155,9 @@ INSTANCE_GUARD_NO_SANITIZE inline bool is_process(pid_t id) noexcept {
   return false;
 }
 
+/// True where for_each_process() works.
+inline constexpr bool can_list_processes = true;
+
 /// Calls `visit` for each process id in /proc until it returns false. `buffer` holds directory
 /// entries meanwhile (32 KiB reads a small host in one go). 0, or a negated errno: -ENOENT
 /// without /proc.

@@ -12,10 +12,18 @@
 
 namespace instance_guard::platform {
 
+/// True where adopt_orphans() works, as far as the system goes.
+inline constexpr bool can_adopt_orphans = true;
+
 /// Whether orphans of the caller's descendants become its children: then "no child is left"
 /// means "no descendant is left". See PR_SET_CHILD_SUBREAPER, prctl(2).
 INSTANCE_GUARD_NO_SANITIZE inline int adopt_orphans() noexcept {
   return sys::prctl(PR_SET_CHILD_SUBREAPER, 1);
+}
+
+/// Takes that back.
+INSTANCE_GUARD_NO_SANITIZE inline void keep_no_orphans() noexcept {
+  sys::prctl(PR_SET_CHILD_SUBREAPER, 0);
 }
 
 /// The caller gets SIGKILL when its parent ends. -ESRCH: `parent` has ended already.
@@ -76,6 +84,28 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_pending_signal(int number) noexcept 
 INSTANCE_GUARD_NO_SANITIZE inline int signal_descriptor(sys::signal_bits signals) noexcept {
   return static_cast<int>(system_call(SYS_signalfd4, -1, word(&signals), sizeof signals,
                                       O_CLOEXEC | O_NONBLOCK));
+}
+
+/// A signal as it arrived.
+struct taken_signal {
+  int number = 0;
+  bool from_kernel = false;   ///< by the terminal, a limit, a fault: not by a process
+};
+
+/// Takes one signal of a signal_descriptor; false: there is none.
+INSTANCE_GUARD_NO_SANITIZE inline bool take_signal_from(int descriptor, taken_signal& out) noexcept {
+  int taken[32] = {};  // struct signalfd_siginfo: number, errno, code, ..., 128 bytes
+  if (sys::read(descriptor, taken, sizeof taken) != static_cast<long>(sizeof taken)) return false;
+  out.number = taken[0];
+  out.from_kernel = taken[2] == SI_KERNEL;
+  return true;
+}
+
+/// Whether a child has stopped since this was asked last. 1, 0, or a negated errno.
+INSTANCE_GUARD_NO_SANITIZE inline int has_stopped(pid_t child) noexcept {
+  siginfo_t info = {};
+  const int result = sys::waitid(P_PID, child, &info, WSTOPPED | WNOHANG | __WALL);
+  return result < 0 ? result : info.si_pid != 0 ? 1 : 0;
 }
 
 /// Takes what a signal_descriptor has.
@@ -220,6 +250,21 @@ INSTANCE_GUARD_NO_SANITIZE inline int own_children(pid_t* out, int size) noexcep
   }
   sys::close(file);
   return got < 0 ? static_cast<int>(got) : count;
+}
+
+/// The state file of a process, to be read again and again; a negated errno.
+INSTANCE_GUARD_NO_SANITIZE inline int open_process_stat(pid_t pid) noexcept {
+  char path[64];
+  return sys::open(proc_path(path, pid, "stat"), O_RDONLY | O_CLOEXEC);
+}
+
+/// What it says now, in one system call. 0, or a negated errno: -ESRCH once the process has been
+/// reaped, also when its pid belongs to another by now.
+INSTANCE_GUARD_NO_SANITIZE inline int read_open_stat(int file, process_stat& out) noexcept {
+  char text[1024];
+  const long size = sys::pread(file, text, sizeof text, 0);
+  if (size < 0) return static_cast<int>(size);
+  return parse_process_stat(text, static_cast<size_t>(size), out) ? 0 : -ESRCH;
 }
 
 }  // namespace instance_guard::platform

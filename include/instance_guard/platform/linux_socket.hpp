@@ -16,6 +16,9 @@ struct credentials {
 inline constexpr size_t credentials_size = sizeof(credentials);
 inline constexpr int credentials_message = 2;  // SCM_CREDENTIALS
 
+/// True where attest_senders() works.
+inline constexpr bool can_attest_senders = true;
+
 /// Makes the kernel attest the sender of each message that arrives at `socket`.
 INSTANCE_GUARD_NO_SANITIZE inline int attest_senders(int socket) noexcept {
   return sys::setsockopt_int(socket, SOL_SOCKET, SO_PASSCRED, 1);

@@ -1,8 +1,7 @@
 // layer 1: new processes with POSIX alone: fork(2), and nothing that shares memory.
 //
-// The names of linux_clone.hpp. The program's atfork handlers run, SIGCHLD is sent whatever exit
-// signal is asked for, and a copy of a threaded program may hold locks of libc: it calls only
-// async-signal-safe functions.
+// The names of linux_clone.hpp. SIGCHLD is sent whatever exit signal is asked for, and a copy of a
+// threaded program may hold locks of libc: it calls only async-signal-safe functions.
 #pragma once
 
 #include "posix_calls.hpp"
@@ -23,8 +22,13 @@ INSTANCE_GUARD_NO_SANITIZE inline long clone_call(const clone_request&, void (*)
   return -ENOSYS;
 }
 
+/// Without atfork handlers where the system has _Fork (POSIX.1-2024).
 INSTANCE_GUARD_NO_SANITIZE inline long fork_copy(int) noexcept {
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 34)
+  return sys::negated([] { return ::_Fork(); });
+#else
   return sys::negated([] { return ::fork(); });
+#endif
 }
 
 }  // namespace instance_guard::platform

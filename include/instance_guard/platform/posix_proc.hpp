@@ -74,6 +74,9 @@ INSTANCE_GUARD_NO_SANITIZE inline bool is_process(pid_t id) noexcept {
   return id > 0 && (there == 0 || there == -EPERM);
 }
 
+/// False: who else there is can't be asked.
+inline constexpr bool can_list_processes = false;
+
 INSTANCE_GUARD_NO_SANITIZE inline int for_each_process(void*, size_t, bool (*)(pid_t, void*),
                                                        void*) noexcept {
   return -ENOSYS;

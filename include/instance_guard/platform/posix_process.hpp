@@ -8,6 +8,8 @@
 
 namespace instance_guard::platform {
 
+inline constexpr bool can_adopt_orphans = false;
+
 /// Orphans go to process 1: what leaves its process group and loses its parent is out of sight.
 INSTANCE_GUARD_NO_SANITIZE inline int adopt_orphans() noexcept { return -ENOSYS; }
 
@@ -30,6 +32,20 @@ INSTANCE_GUARD_NO_SANITIZE inline sys::signal_bits signal_mask_now() noexcept {
   sigemptyset(&mask);
   ::pthread_sigmask(SIG_BLOCK, nullptr, &mask);
   return sys::to_bits(mask);
+}
+
+/// True if a blocked signal is waiting for the calling thread.
+INSTANCE_GUARD_NO_SANITIZE inline bool is_signal_pending(int number) noexcept {
+  sigset_t pending;
+  sigemptyset(&pending);
+  return ::sigpending(&pending) == 0 && sigismember(&pending, number) == 1;
+}
+
+/// Takes a blocked signal that is waiting, if there is one.
+INSTANCE_GUARD_NO_SANITIZE inline void take_pending_signal(int number) noexcept {
+  const sigset_t only = sys::to_set(sys::signal_bit(number));
+  int taken = 0;
+  if (is_signal_pending(number)) ::sigwait(&only, &taken);
 }
 
 namespace posix_detail {
@@ -68,6 +84,18 @@ INSTANCE_GUARD_NO_SANITIZE inline void drain_signals(int descriptor) noexcept {
   while (sys::read(descriptor, taken, sizeof taken) == static_cast<long>(sizeof taken)) {}
 }
 
+/// Only of use to a warden above its owner, which needs adopt_orphans().
+struct taken_signal {
+  int number = 0;
+  bool from_kernel = false;
+};
+INSTANCE_GUARD_NO_SANITIZE inline bool take_signal_from(int descriptor, taken_signal&) noexcept {
+  drain_signals(descriptor);
+  return false;
+}
+INSTANCE_GUARD_NO_SANITIZE inline int has_stopped(pid_t) noexcept { return -ENOSYS; }
+INSTANCE_GUARD_NO_SANITIZE inline void keep_no_orphans() noexcept {}
+
 /// POSIX has no way to do it.
 INSTANCE_GUARD_NO_SANITIZE inline void rename_self(const char*) noexcept {}
 
@@ -94,6 +122,9 @@ INSTANCE_GUARD_NO_SANITIZE inline int reap_child(pid_t pid) noexcept {
   return result < 0 ? result : info.si_pid == 0 ? 0 : 1;
 }
 
+/// POSIX has no list of children.
+INSTANCE_GUARD_NO_SANITIZE inline int own_children(pid_t*, int) noexcept { return -ENOSYS; }
+
 /// A directory has to be readable to be opened.
 inline constexpr int directory_only_flags = O_RDONLY | O_DIRECTORY;
 
@@ -112,5 +143,8 @@ INSTANCE_GUARD_NO_SANITIZE inline int memory_file(const char*) noexcept {
   }
   return -EEXIST;
 }
+
+INSTANCE_GUARD_NO_SANITIZE inline int open_process_stat(pid_t) noexcept { return -ENOSYS; }
+INSTANCE_GUARD_NO_SANITIZE inline int read_open_stat(int, process_stat&) noexcept { return -ENOSYS; }
 
 }  // namespace instance_guard::platform

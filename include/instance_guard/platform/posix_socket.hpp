@@ -10,6 +10,8 @@ namespace instance_guard::platform {
 
 inline constexpr size_t credentials_size = 0;
 
+inline constexpr bool can_attest_senders = false;
+
 INSTANCE_GUARD_NO_SANITIZE inline int attest_senders(int) noexcept { return 0; }
 INSTANCE_GUARD_NO_SANITIZE inline pid_t sender_of(int, int, const unsigned char*) noexcept { return 0; }
 

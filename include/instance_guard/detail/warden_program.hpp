@@ -1,0 +1,59 @@
+// layer 3: a warden whose owner is its child (reach::everything).
+//
+// Who started the program knows the warden's pid: it passes on what is sent there, stops and goes
+// on with the program, and ends as the program did. What the terminal sends reaches both of them,
+// since they are in one process group, and is not passed on. Runs in the warden.
+#pragma once
+
+#include "../platform/platform.hpp"
+#include "warden_kill.hpp"
+#include "warden_state.hpp"
+
+namespace instance_guard::detail {
+
+/// A second signal counts as one of its own after this; see exit_path.hpp.
+inline constexpr int64_t again_after = 250 * millisecond;
+
+/// Takes the signals that have arrived.
+INSTANCE_GUARD_NO_SANITIZE inline void hear_signals(warden_state& warden) noexcept {
+  if (!warden.has_program) return platform::drain_signals(warden.signals);
+  platform::taken_signal taken;
+  while (platform::take_signal_from(warden.signals, taken)) {
+    const bool asks_to_end = taken.number == SIGTERM || taken.number == SIGINT || taken.number == SIGQUIT;
+    if (taken.number == SIGCHLD) {
+      if (warden.program > 0 && platform::has_stopped(warden.program) > 0) {
+        // Shells and terminals see the program stop, and let both go on with one SIGCONT.
+        sys::kill(warden.self, SIGSTOP);
+      }
+    } else if (warden.program > 0) {
+      if (!taken.from_kernel) sys::kill(warden.program, taken.number);
+    } else if (asks_to_end && warden.phase != ending::none &&
+               sys::monotonic_now() - warden.phase_began > again_after) {
+      begin_ending(warden, 0);  // the program is gone; whoever still asks wants no more grace
+    }
+  }
+}
+
+/// Ends with the status of the program, so that whoever waits sees no difference.
+[[noreturn]] INSTANCE_GUARD_NO_SANITIZE inline void end_like_program(const warden_state& warden) noexcept {
+  if (warden.program_code == CLD_EXITED) sys::exit_group(warden.program_status);
+  // The program has dumped its core; this is a different memory.
+  const rlimit no_core = {};
+  sys::prlimit(0, RLIMIT_CORE, &no_core, nullptr);
+  platform::set_disposition(warden.program_status, false);
+  sys::kill(warden.self, warden.program_status);
+  sys::set_signal_mask(0);
+  sys::exit_group(128 + warden.program_status);
+}
+
+/// When it could not become a warden: the program has been told, and decides.
+[[noreturn]] INSTANCE_GUARD_NO_SANITIZE inline void wait_for_program(warden_state& warden) noexcept {
+  siginfo_t info = {};
+  while (sys::waitid(P_PID, warden.program, &info, WEXITED | __WALL) == -EINTR) {
+  }
+  warden.program_code = info.si_code;
+  warden.program_status = info.si_status;
+  end_like_program(warden);
+}
+
+}  // namespace instance_guard::detail

@@ -1,0 +1,71 @@
+// A pid that is somebody else's by now: with some hundred pids in all, each is reused within
+// milliseconds, while processes of a group come and go as fast as they can. Who shares the pids
+// without belonging to the group must never be hit.
+#include <doctest/doctest.h>
+
+#include <cstdio>
+#include <string>
+#include <sys/utsname.h>
+#include <vector>
+
+#include "support/other_user.hpp"
+#include "support/owner.hpp"
+#include "support/scene.hpp"
+#include "support/unique_name.hpp"
+
+using namespace support;
+
+namespace {
+
+/// From Linux 6.14 on each pid namespace has a pid_max of its own; before, it is the machine's.
+bool pid_max_is_per_namespace() {
+  utsname system{};
+  int major = 0, minor = 0;
+  return ::uname(&system) == 0 && std::sscanf(system.release, "%d.%d", &major, &minor) == 2 &&
+         (major > 6 || (major == 6 && minor >= 14));
+}
+
+/// Runs owners, one after the other, beside bystanders in a namespace of few pids.
+void beside_bystanders(const std::string& owner_arguments) {
+  if (!is_root() || !pid_max_is_per_namespace()) return;
+  scene s({INSTANCE_GUARD_TEST_OWNER});
+  const std::string script = R"(
+    echo 700 > /proc/sys/kernel/pid_max || exit 77
+    "$1" bystander=4000 & first=$!
+    "$1" bystander=4000 & second=$!
+    i=0
+    while [ $i -lt 12 ]; do
+      i=$((i + 1))
+      "$2" helper="$1" )" + owner_arguments + R"( > /dev/null
+    done
+    wait $first && wait $second)";
+  program p = s.start({"unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c",
+                       script, "sh", s.helper(), s.path_of(INSTANCE_GUARD_TEST_OWNER)},
+                      {.merge_err = true});
+  const std::string said = p.read_all(std::chrono::seconds(60));
+  CAPTURE(said);
+  CHECK(said.find("hurt: child") == said.npos);
+  const auto status = p.wait();
+  REQUIRE(status);
+  if (status->code() == 77) return;  // not allowed here
+  CHECK(status->success());
+  CHECK(said.find("unhurt") != said.npos);
+}
+
+}  // namespace
+
+TEST_CASE("a group that ends in order hits no reused pid") {
+  beside_bystanders("grace=100 group= child=runner=2 child=hydra=20 child='fan=20 sleep' "
+                    "child='daemon ignore sleep' child='chain=10 sleep' delay=150 end=return");
+}
+
+TEST_CASE("a group whose owner is killed hits no reused pid") {
+  beside_bystanders("grace=100 group= child=runner=2 child=bomb=50 child='subreaper daemon sleep' "
+                    "child='fan=20 setsid ignore sleep' delay=150 end=kill");
+}
+
+TEST_CASE("strays of a guard that is killed are found without hitting a reused pid") {
+  beside_bystanders("grace=50 wait=5000 guard=" + unique_name("reuse") +
+                    " child=runner=1 stray.spawn='runner=1' stray.spawn='daemon sleep' "
+                    "stray.system='setsid ignore sleep' delay=150 end=kill");
+}
