@@ -40,6 +40,7 @@ set(instance_guard_headers
   include/instance_guard/detail/refusal_text.hpp
   include/instance_guard/detail/run_capture.hpp
   include/instance_guard/detail/signal_name.hpp
+  include/instance_guard/detail/single_instance_daemonize.hpp
   include/instance_guard/detail/single_instance_start.hpp
   include/instance_guard/detail/stop_state.hpp
   include/instance_guard/detail/stray_evidence.hpp
@@ -74,6 +75,7 @@ set(instance_guard_headers
   include/instance_guard/platform/posix_lock.hpp
   include/instance_guard/platform/posix_mark.hpp
   include/instance_guard/platform/posix_owner.hpp
+  include/instance_guard/platform/posix_places.hpp
   include/instance_guard/platform/posix_proc.hpp
   include/instance_guard/platform/posix_process.hpp
   include/instance_guard/platform/posix_socket.hpp
@@ -100,4 +102,6 @@ set(instance_guard_headers_linux
   include/instance_guard/platform/linux_syscall.hpp
 )
 set(instance_guard_headers_darwin
+  include/instance_guard/platform/darwin.hpp
+  include/instance_guard/platform/darwin_places.hpp
 )

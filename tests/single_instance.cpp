@@ -399,3 +399,57 @@ TEST_CASE("the throwing form says who holds the name") {
     CHECK(std::string(error.what()).find(std::to_string(holder.pid())) != std::string::npos);
   }
 }
+
+TEST_CASE("in the background it holds the name, its children and its wallet, under its new pid") {
+  const std::string name = support::unique_name("single");
+  const std::string wallet = support::unique_name("single");
+  actor first([&] {
+    auto guard = single_instance::acquire_or_exit(name, {.children = {.grace = 100ms}, .also_hold = {wallet}});
+    const auto worker = guard.spawn({"sleep", "50"});
+    const int report = dup(1);
+    guard.daemonize();
+    guard.verify();
+    auto later = guard.spawn({"sleep", "50"});
+    const std::string text = "background " + std::to_string(getpid()) + " " + std::to_string(worker.id().pid) + " " +
+                             std::to_string(later.id().pid) + " " + std::to_string(getsid(0)) + " end\n";
+    (void)!write(report, text.data(), text.size());
+    close(report);
+    alarm(60);
+    for (;;) pause();
+    return 0;
+  });
+  REQUIRE(first.wait_for(" end\n"));
+  const pid_t started = first.pid();
+  CHECK(first.end().exited(0));
+  int pid = 0, one = 0, two = 0, session = 0;
+  REQUIRE(std::sscanf(first.text().c_str(), "background %d %d %d %d", &pid, &one, &two, &session) == 4);
+  CHECK(pid != started);
+  CHECK(session != started);
+  for (const std::string& each : {name, wallet}) {
+    const lock_status status = query_lock(each);
+    CHECK(status.state == lock_state::held);
+    REQUIRE(status.holder);
+    CHECK(status.holder->process.pid == pid);
+  }
+  std::error_code ec;
+  const auto daemon = process_identity::of(pid, ec);
+  const auto worker = process_identity::of(one, ec);
+  const auto later = process_identity::of(two, ec);
+  CHECK(is_alive(worker));
+  CHECK(is_alive(later));
+  SUBCASE("killed: everything ends with it") { process_handle::open(daemon).signal(SIGKILL); }
+  SUBCASE("stopped: everything ends with it") { process_handle::open(daemon).signal(SIGTERM); }
+  const auto next = single_instance::acquire(name, {.lock = {.wait = 20s}});
+  CHECK(next);
+  CHECK(!is_alive(worker));
+  CHECK(!is_alive(later));
+}
+
+TEST_CASE("with threads it stays in the foreground, and loses nothing") {
+  const std::string name = support::unique_name("single");
+  auto guard = single_instance::acquire(name);
+  std::error_code ec;
+  std::thread([&] { guard.daemonize(ec); }).join();
+  CHECK(ec == errc::threads_running);
+  guard.verify();
+}

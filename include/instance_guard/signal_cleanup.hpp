@@ -131,6 +131,14 @@ class [[nodiscard]] signal_cleanup {
     detail::the_exit.armed.fetch_add(1, std::memory_order_release);
   }
 
+  /// Internal, for daemonize: this process, a copy by fork, goes on as the one that installed them.
+  void take_over() noexcept {
+    if (owner_ == 0) return;
+    owner_ = platform::sys::getpid();
+    detail::the_exit.owner = owner_;
+    detail::the_stop.opened_by = owner_;
+  }
+
  private:
   static void restore(int number) noexcept {
     auto& registry = detail::the_signals;

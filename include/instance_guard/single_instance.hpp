@@ -77,6 +77,7 @@ class [[nodiscard]] single_instance {
     explanation_ = std::move(other.explanation_);
     mark_ = std::exchange(other.mark_, {});
     mark_text_ = std::move(other.mark_text_);
+    ends_ = other.ends_;
     owner_ = std::exchange(other.owner_, 0);
     return *this;
   }
@@ -182,6 +183,22 @@ class [[nodiscard]] single_instance {
   /// Readable once a stop is requested: for poll, epoll, Asio. Borrowed; never read from it.
   int stop_fd() const noexcept { return signals_.stop_fd(); }
 
+  /// Goes on in the background: as a child of init, in a session of its own without a terminal,
+  /// in "/", with stdin, stdout and stderr on /dev/null. Names, children and guard come along;
+  /// at no moment are they nobody's. The first process ends with exit code 0 once the new one has
+  /// taken everything over, and without running exit handlers. Returns in the new process.
+  /// Errors, in the first process, which then still owns everything: threads_running (fork would
+  /// leave them behind); function_not_supported with reach::everything; of fork(2) and pipe(2).
+  /// Other locks and groups of the program come along as well.
+  void daemonize(std::error_code& ec) noexcept;
+#if INSTANCE_GUARD_EXCEPTIONS
+  void daemonize() {
+    std::error_code ec;
+    daemonize(ec);
+    if (ec) throw std::system_error(ec, "daemonize");
+  }
+#endif
+
   /// Ends the children (stop signal, grace, SIGKILL), then frees the names, then puts the signal
   /// dispositions back. Takes at most the grace and 10 s. Does nothing the second time, or in a
   /// forked child.
@@ -199,6 +216,7 @@ class [[nodiscard]] single_instance {
   static void sweep(pid_lockfile& lock, std::error_code& ec);
   void start(std::string_view name, const single_instance_options& options, std::error_code& ec);
   void undo() noexcept;
+  void take_over() noexcept;
 #if INSTANCE_GUARD_EXCEPTIONS
   [[noreturn]] static void raise(std::string_view name, std::error_code ec,
                                  const std::optional<lock_record>& holder, const std::string& explanation);
@@ -212,9 +230,11 @@ class [[nodiscard]] single_instance {
   std::string explanation_;
   detail::stray_mark mark_;
   std::string mark_text_;            // what the record keeps of it
+  reach ends_ = reach::strays;
   pid_t owner_ = 0;
 };
 
 }  // namespace instance_guard
 
-#include "detail/single_instance_start.hpp"  // IWYU pragma: export
+#include "detail/single_instance_daemonize.hpp"  // IWYU pragma: export
+#include "detail/single_instance_start.hpp"      // IWYU pragma: export

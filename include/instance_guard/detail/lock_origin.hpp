@@ -15,19 +15,27 @@
 
 namespace instance_guard::detail {
 
-/// The service of a cgroup path, as systemd names it; empty: none, or one that people log in through.
+/// The service that a cgroup path belongs to, as systemd names it; empty: none, or one that people
+/// and timers come in through. A service may have cgroups of its own below it; a scope has not: it
+/// holds what somebody else started.
 inline std::string unit_of_cgroup(std::string_view path) {
-  const std::size_t slash = path.rfind('/');
-  const std::string_view leaf = slash == std::string_view::npos ? path : path.substr(slash + 1);
-  constexpr std::string_view service = ".service";
-  if (leaf.size() <= service.size() || leaf.substr(leaf.size() - service.size()) != service) return {};
-  for (const std::string_view entry : {"ssh", "sshd", "cron", "crond", "atd", "getty", "init"})
-    if (leaf.substr(0, leaf.size() - service.size()) == entry) return {};
-  if (leaf.substr(0, 5) == "sshd@" || leaf.substr(0, 4) == "ssh@" || leaf.find("getty@") != std::string_view::npos ||
-      leaf.substr(0, 5) == "user@")
-    return {};
-  const bool users = path.find("/user@") != std::string_view::npos;
-  return (users ? "systemd user unit " : "systemd unit ") + std::string(leaf);
+  const auto ends_with = [](std::string_view text, std::string_view end) {
+    return text.size() > end.size() && text.substr(text.size() - end.size()) == end;
+  };
+  std::string_view rest = path;
+  while (!rest.empty()) {
+    const std::size_t slash = rest.rfind('/');
+    const std::string_view part = slash == std::string_view::npos ? rest : rest.substr(slash + 1);
+    rest = rest.substr(0, slash == std::string_view::npos ? 0 : slash);
+    if (ends_with(part, ".scope")) return {};
+    if (!ends_with(part, ".service")) continue;
+    std::string_view name = part.substr(0, part.find_first_of("@."));
+    for (const std::string_view entry : {"ssh", "sshd", "cron", "crond", "cronie", "atd", "getty", "serial-getty", "user"})
+      if (name == entry) return {};
+    const bool users = rest.find("/user@") != std::string_view::npos;
+    return (users ? "systemd user unit " : "systemd unit ") + std::string(part);
+  }
+  return {};
 }
 
 /// What the text of /proc/<pid>/cgroup says: a unit, "container", or nothing.
@@ -71,17 +79,20 @@ inline std::string read_origin_file(pid_t pid, const char* leaf) {
   return size > 0 ? std::string(text, static_cast<std::size_t>(size)) : std::string();
 }
 
-/// The service that manages a process ("systemd unit …"), or empty.
+/// The service that manages a process ("systemd unit …"), or empty. What has a terminal was started
+/// by hand, though a terminal emulator or a multiplexer may itself be a unit.
 inline std::string managing_unit(pid_t pid) {
+  platform::process_stat facts;
+  if (platform::read_process_stat(pid, facts) == 0 && facts.terminal != 0) return {};
   const std::string origin = origin_of_cgroups(read_origin_file(pid, "cgroup"));
   return origin.substr(0, 8) == "systemd " ? origin : std::string();
 }
 
 /// Where `pid` was started from, as far as can be seen. Never empty.
 inline std::string started_from(pid_t pid) {
-  std::string origin = origin_of_cgroups(read_origin_file(pid, "cgroup"));
-  if (origin.substr(0, 8) == "systemd ") return origin;
-  const bool in_container = origin == "container" || ::access("/.dockerenv", F_OK) == 0 ||
+  const std::string unit = managing_unit(pid);
+  if (!unit.empty()) return unit;
+  const bool in_container = origin_of_cgroups(read_origin_file(pid, "cgroup")) == "container" || ::access("/.dockerenv", F_OK) == 0 ||
                             ::access("/run/.containerenv", F_OK) == 0;
   platform::process_stat facts;
   std::string terminal;

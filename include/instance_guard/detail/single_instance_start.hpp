@@ -1,6 +1,6 @@
 // layer 5: how single_instance takes its names and starts its warden; part of single_instance.hpp.
 //
-//   handlers (unarmed) -> locks, sorted -> mark -> warden -> warden keeps the locks -> record
+//   (reach::everything: the warden) -> handlers (unarmed) -> locks, sorted -> mark -> warden -> warden keeps the locks -> record
 //   -> strays of a dead predecessor -> armed
 //
 // Whatever fails undoes what was done before it, in the opposite order.

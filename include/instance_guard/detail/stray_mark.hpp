@@ -190,6 +190,16 @@ inline void remove_stray_mark(stray_mark& mark) noexcept {
   mark = {};
 }
 
+/// In a copy by fork that goes on as the program, once the first process has handed over: the mark
+/// is this process's from now on.
+inline void take_over_stray_mark(stray_mark& mark) noexcept {
+  const mark_table_lock lock;
+  const pid_t self = platform::sys::getpid();
+  for (mark_slot& slot : marks_here.slots)
+    if (slot.used && slot.owner == mark.owner) slot.owner = self;
+  mark.owner = self;
+}
+
 /// In a copy of the program that must not pass for it (a warden): gives all pages back. The
 /// environment that /proc shows has to be blanked as well: platform::rename_self. Async-signal-safe.
 INSTANCE_GUARD_NO_SANITIZE inline void forget_marks_in_copy() noexcept {

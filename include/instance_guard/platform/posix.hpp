@@ -12,6 +12,7 @@
 #include "posix_lock.hpp"     // IWYU pragma: export
 #include "posix_mark.hpp"     // IWYU pragma: export
 #include "posix_owner.hpp"    // IWYU pragma: export
+#include "posix_places.hpp"   // IWYU pragma: export
 #include "posix_proc.hpp"     // IWYU pragma: export
 #include "posix_process.hpp"  // IWYU pragma: export
 #include "posix_socket.hpp"   // IWYU pragma: export

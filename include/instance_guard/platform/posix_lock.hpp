@@ -7,10 +7,7 @@
 // held is not known to query_lock, which then goes by the record.
 #pragma once
 
-#include <string.h>
-#include <string>
 #include <sys/file.h>
-#include <sys/un.h>
 
 #include "posix_calls.hpp"
 #include "posix_proc.hpp"
@@ -48,17 +45,5 @@ int for_each_abstract_socket(Visit&&) noexcept {
   return -ENOSYS;
 }
 inline int socket_name_owner(const char*, size_t, uid_t&) noexcept { return 0; }
-
-// ---- where --------------------------------------------------------------------------------
-
-/// The n-th place to try for the lock directory; empty: no more. Nothing in it depends on the
-/// environment.
-inline std::string lock_directory_candidate(bool host, uid_t uid, int n) {
-  if (host) return n == 0 ? "/run/lock/instance_guard" : "";
-  if (uid == 0) return n == 0 ? "/run/instance_guard" : "";
-  if (n > 9) return {};
-  const std::string base = "/tmp/instance_guard-" + std::to_string(uid);
-  return n == 0 ? base : base + "." + std::to_string(n);
-}
 
 }  // namespace instance_guard::platform

@@ -12,6 +12,7 @@ inline constexpr bool can_adopt_orphans = false;
 
 /// Orphans go to process 1: what leaves its process group and loses its parent is out of sight.
 INSTANCE_GUARD_NO_SANITIZE inline int adopt_orphans() noexcept { return -ENOSYS; }
+INSTANCE_GUARD_NO_SANITIZE inline void keep_no_orphans() noexcept {}
 
 /// There is no signal on a parent's death; only whether it has ended already can be told.
 INSTANCE_GUARD_NO_SANITIZE inline int die_with_parent(pid_t parent) noexcept {
@@ -48,14 +49,22 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_pending_signal(int number) noexcept 
   if (is_signal_pending(number)) ::sigwait(&only, &taken);
 }
 
+/// A signal as it arrived.
+struct taken_signal {
+  int number = 0;
+  bool from_kernel = false;  ///< by the terminal, a limit, a fault: not by a process
+};
+
 namespace posix_detail {
 
 /// Where signal_descriptor's handler writes. One for each process.
 inline int signal_pipe = -1;
 
-INSTANCE_GUARD_NO_SANITIZE inline void note_signal(int) noexcept {
-  const char byte = 0;
-  sys::write(signal_pipe, &byte, 1);  // a full pipe says enough
+INSTANCE_GUARD_NO_SANITIZE inline void note_signal(int number, siginfo_t* info, void*) noexcept {
+  // si_code is positive if the system sent it: sigaction(2).
+  const unsigned char note[2] = {static_cast<unsigned char>(number),
+                                 static_cast<unsigned char>(info != nullptr && info->si_code > 0)};
+  sys::write(signal_pipe, note, sizeof note);  // a full pipe says enough
 }
 
 }  // namespace posix_detail
@@ -64,12 +73,12 @@ INSTANCE_GUARD_NO_SANITIZE inline void note_signal(int) noexcept {
 /// writes to. They are caught and unblocked from now on; at most one such descriptor a process.
 INSTANCE_GUARD_NO_SANITIZE inline int signal_descriptor(sys::signal_bits signals) noexcept {
   int ends[2] = {-1, -1};
-  int result = sys::pipe2(ends, O_CLOEXEC | O_NONBLOCK);
+  const int result = sys::pipe2(ends, O_CLOEXEC | O_NONBLOCK);
   if (result < 0) return result;
   posix_detail::signal_pipe = ends[1];
   struct sigaction action = {};
-  action.sa_handler = posix_detail::note_signal;
-  action.sa_flags = SA_RESTART;
+  action.sa_sigaction = posix_detail::note_signal;
+  action.sa_flags = SA_RESTART | SA_SIGINFO;
   sigfillset(&action.sa_mask);
   for (int number = 1; number <= 64; ++number)
     if ((signals & sys::signal_bit(number)) != 0)
@@ -79,22 +88,30 @@ INSTANCE_GUARD_NO_SANITIZE inline int signal_descriptor(sys::signal_bits signals
   return ends[0];
 }
 
+/// Takes one signal of a signal_descriptor; false: there is none.
+INSTANCE_GUARD_NO_SANITIZE inline bool take_signal_from(int descriptor, taken_signal& out) noexcept {
+  unsigned char note[2] = {};
+  if (sys::read(descriptor, note, sizeof note) != static_cast<long>(sizeof note)) return false;
+  out = {note[0], note[1] != 0};
+  return true;
+}
+
+/// Takes what a signal_descriptor has.
 INSTANCE_GUARD_NO_SANITIZE inline void drain_signals(int descriptor) noexcept {
   char taken[512];
   while (sys::read(descriptor, taken, sizeof taken) == static_cast<long>(sizeof taken)) {}
 }
 
-/// Only of use to a warden above its owner, which needs adopt_orphans().
-struct taken_signal {
-  int number = 0;
-  bool from_kernel = false;
-};
-INSTANCE_GUARD_NO_SANITIZE inline bool take_signal_from(int descriptor, taken_signal&) noexcept {
-  drain_signals(descriptor);
-  return false;
+/// Whether a child has stopped since this was asked last. 1, 0, or a negated errno.
+INSTANCE_GUARD_NO_SANITIZE inline int has_stopped(pid_t child) noexcept {
+  siginfo_t info = {};
+  const int result = sys::waitid(P_PID, child, &info, WSTOPPED | WNOHANG);
+  return result < 0 ? result : info.si_pid != 0 ? 1 : 0;
 }
-INSTANCE_GUARD_NO_SANITIZE inline int has_stopped(pid_t) noexcept { return -ENOSYS; }
-INSTANCE_GUARD_NO_SANITIZE inline void keep_no_orphans() noexcept {}
+
+/// There is no file that tells of a process.
+INSTANCE_GUARD_NO_SANITIZE inline int open_process_stat(pid_t) noexcept { return -ENOSYS; }
+INSTANCE_GUARD_NO_SANITIZE inline int read_open_stat(int, process_stat&) noexcept { return -ENOSYS; }
 
 /// POSIX has no way to do it.
 INSTANCE_GUARD_NO_SANITIZE inline void rename_self(const char*) noexcept {}
@@ -143,8 +160,5 @@ INSTANCE_GUARD_NO_SANITIZE inline int memory_file(const char*) noexcept {
   }
   return -EEXIST;
 }
-
-INSTANCE_GUARD_NO_SANITIZE inline int open_process_stat(pid_t) noexcept { return -ENOSYS; }
-INSTANCE_GUARD_NO_SANITIZE inline int read_open_stat(int, process_stat&) noexcept { return -ENOSYS; }
 
 }  // namespace instance_guard::platform
