@@ -453,3 +453,56 @@ TEST_CASE("with threads it stays in the foreground, and loses nothing") {
   CHECK(ec == errc::threads_running);
   guard.verify();
 }
+
+namespace {
+
+// Kills the owner and its warden in a way that leaves the warden no moment to act.
+void kill_both(const std::string& name, actor& owner) {
+  const lock_status status = query_lock(name);
+  REQUIRE(status.holder);
+  REQUIRE(status.holder->process.pid == owner.pid());
+  auto warden = process_handle::open(status.holder->warden);
+  warden.signal(SIGSTOP);
+  owner.kill(SIGKILL);
+  CHECK(owner.end().ended_by(SIGKILL));
+  warden.signal(SIGKILL);
+  CHECK(warden.wait_for(10s));
+}
+
+}  // namespace
+
+TEST_CASE("a start that is killed while it ends the strays of the last one hands that on to the next") {
+  const std::string name = support::unique_name("single");
+  const single_instance_options slow = {.children = {.grace = 3s}};
+  actor first([&] {
+    auto guard = single_instance::acquire_or_exit(name, slow);
+    (void)!std::system("setsid sh -c 'trap \"\" TERM; echo stray $$ end; exec sleep 50' &");
+    for (;;) pause();
+    return 0;
+  });
+  REQUIRE(first.wait_for(" end\n"));
+  int pid = 0;
+  REQUIRE(std::sscanf(first.text().c_str(), "stray %d", &pid) == 1);
+  std::error_code ec;
+  const auto stray = process_identity::of(pid, ec);
+  kill_both(name, first);
+  CHECK(is_alive(stray));
+
+  actor second([&] { return hold_for_ever(name, slow); });
+  lock_status status;
+  for (int i = 0; i < 20'000; ++i) {
+    status = query_lock(name);
+    if (status.holder && status.holder->process.pid == second.pid() && status.holder->warden) break;
+    usleep(1000);
+  }
+  REQUIRE(status.holder);
+  CHECK(status.holder->unswept.size() == 1);
+  kill_both(name, second);
+  CHECK(is_alive(stray));
+  CHECK(!second.wait_for("held"));
+
+  auto third = single_instance::acquire(name, {.lock = {.wait = 20s}});
+  CHECK(third);
+  CHECK(!is_alive(stray));
+  CHECK(third.lockfile().record().unswept.empty());
+}

@@ -214,6 +214,35 @@ TEST_CASE("with threads the environment stays as it is, and children started thr
   CHECK(part.wait().code() == 0);
 }
 
+TEST_CASE("after daemonize the program is no stray of itself, and its strays are still its own") {
+  for (const bool killed : {true, false}) {
+    CAPTURE(killed);
+    scene s;
+    const std::string name = unique_name("daemon");
+    forked part([&](const teller& tell) {
+      auto guard = single_instance::acquire(name, quick());
+      const pid_t before = start_stray(s, "daemon sleep");
+      guard.daemonize();
+      ::alarm(60);
+      const pid_t after = start_stray(s, "daemon sleep"), copy = start_copy();
+      for (const pid_t pid : {::getpid(), before, after, copy}) tell.say(std::to_string(pid));
+      if (killed)
+        for (;;) ::pause();
+      guard.release();
+      tell.say("released");
+      return 0;
+    });
+    const pid_t owner = number(part.line());
+    const pid_t strays[] = {number(part.line()), number(part.line()), number(part.line())};
+    CHECK(owner != part.pid());
+    CHECK(part.wait().code() == 0);
+    if (killed) ::kill(owner, SIGKILL);
+    else CHECK(part.line() == "released");
+    for (const pid_t pid : strays) CHECK(wait_until([&] { return !alive(pid); }));
+    CHECK(s.empty());
+  }
+}
+
 TEST_CASE("an owner that became another user loses the strays it started as that one" * doctest::skip(!is_root())) {
   scene s;
   const std::string name = unique_name("user");

@@ -34,7 +34,9 @@ namespace {
 
 std::string show(process_group& group, const scene& s) {
   child c = group.spawn(s.words({"show"}), {.out = stdio::pipe()});
-  return read_all(c.out());
+  const std::string shown = read_all(c.out());
+  c.wait();
+  return shown;
 }
 
 /// An owner that has a group and one old child, then changes, then starts another child. What

@@ -167,6 +167,7 @@ struct lock_record_changes {
   std::optional<std::vector<std::string>> arguments = {};  ///< of the command that a tool runs
   std::optional<std::string> executable = {};
   std::optional<std::string> started_from = {};
+  bool swept = false;                                      ///< the strays of killed holders are ended
 };
 
 /// One pwrite and one ftruncate. `ec`: lock_lost, or why it could not be written.
@@ -186,6 +187,7 @@ inline void lock_update_record(pid_lockfile& lock, const lock_record_changes& ch
     if (changes.arguments) record.arguments = *changes.arguments;
     if (changes.executable) record.executable = *changes.executable;
     if (changes.started_from) record.started_from = *changes.started_from;
+    if (changes.swept) record.unswept.clear();
     lock_change_scope scope;
     const int result = rewrite_record(*session, *slot, scope);
     if (result != 0) ec.assign(-result, std::system_category());

@@ -47,6 +47,14 @@ struct lock_options {
   bool allow_network_file_system = false;  ///< see errc::network_file_system
 };
 
+/// A holder that was killed, whose strays have yet to be looked for.
+struct killed_holder {
+  process_identity process = {};
+  uid_t user = static_cast<uid_t>(-1);     ///< who owned the file that said so
+  std::chrono::milliseconds grace{0};
+  std::string mark = {};
+};
+
 /// What a lock file says of its holder.
 struct lock_record {
   process_identity process = {};           ///< who has the name
@@ -61,6 +69,9 @@ struct lock_record {
   std::chrono::system_clock::time_point acquired_at = {};
   std::chrono::milliseconds grace{0};      ///< between stop signal and SIGKILL of its children
   std::string mark = {};                   ///< what its strays are told by, or empty; see detail/stray_sweep.hpp
+  /// Killed before it, oldest first: a holder that is killed while it ends their strays hands the
+  /// duty on to the next.
+  std::vector<killed_holder> unswept = {};
   std::string host = {};                   ///< only informs: names of hosts change
   uid_t uid = static_cast<uid_t>(-1);
   std::uint64_t executable_device = 0;     ///< of the file it runs, as it was at the start

@@ -302,6 +302,11 @@ inline attempt_result attempt_lock(lock_attempt& of, lock_change_scope& scope) {
 
   if (writable) {
     of.record->acquired_at = std::chrono::system_clock::now();
+    // Of another boot or namespace nothing can be found.
+    if (const auto dead = parse_record(of.found.view());
+        dead && dead->process.boot == of.record->process.boot &&
+        dead->process.pid_namespace == of.record->process.pid_namespace)
+      of.record->unswept = unswept_after(*dead, of.found.user);
     record_text text;
     format_record(*of.record, text);
     const mode_t mode = of.scope == lock_scope::host ? 0644 : 0600;

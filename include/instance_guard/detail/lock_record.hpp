@@ -17,6 +17,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "../pid_lockfile_types.hpp"
 
@@ -134,6 +136,16 @@ inline void format_record(const lock_record& record, record_text& out) noexcept 
   to.number(record.executable_inode);
   to.line_end();
   if (!record.mark.empty()) to.field("mark", record.mark, 320);
+  for (const killed_holder& each : record.unswept) {
+    to.text("unswept=");
+    for (const std::uint64_t part : {static_cast<std::uint64_t>(each.process.pid), each.process.start_time,
+                                     static_cast<std::uint64_t>(each.user), static_cast<std::uint64_t>(each.grace.count())}) {
+      to.number(part);
+      to.text(":");
+    }
+    to.text(each.mark);
+    to.line_end();
+  }
   to.field("name", record.name, 64);
   to.field("user", record.user, 64);
   to.field("host", record.host, 128);
@@ -205,6 +217,43 @@ inline std::string_view checked_record(std::string_view text) noexcept {
   return sum == record_checksum(body) ? body : std::string_view{};
 }
 
+/// As stray_sweep.hpp writes it.
+inline bool is_mark_text(std::string_view value) noexcept {
+  bool good = value.size() >= 32 && value.size() <= 320;
+  for (const char c : value) good = good && (hex_digit(c) >= 0 || c == '-');
+  return good;
+}
+
+/// "pid:start:uid:grace:mark", of the record's own boot and namespace.
+inline std::optional<killed_holder> parse_unswept(std::string_view value) {
+  std::uint64_t part[4] = {};
+  constexpr std::uint64_t most[4] = {2147483647, UINT64_MAX, UINT32_MAX, INT64_MAX};
+  for (int i = 0; i < 4; ++i) {
+    const std::size_t colon = value.find(':');
+    const auto number = parse_number(value.substr(0, colon), most[i]);
+    if (colon == std::string_view::npos || !number) return {};
+    part[i] = *number;
+    value.remove_prefix(colon + 1);
+  }
+  if (!is_mark_text(value)) return {};
+  killed_holder result;
+  result.process.pid = static_cast<pid_t>(part[0]);
+  result.process.start_time = part[1];
+  result.user = static_cast<uid_t>(part[2]);
+  result.grace = std::chrono::milliseconds(static_cast<std::int64_t>(part[3]));
+  result.mark = value;
+  return result;
+}
+
+/// What the next holder has to end the strays of: the dead one's, and what that one had not done.
+inline std::vector<killed_holder> unswept_after(const lock_record& dead, uid_t file_owner) {
+  constexpr std::size_t most = 4;
+  std::vector<killed_holder> result = dead.unswept;
+  if (!dead.mark.empty()) result.push_back({dead.process, file_owner, dead.grace, dead.mark});
+  if (result.size() > most) result.erase(result.begin(), result.end() - most);
+  return result;
+}
+
 /// Reads any bytes; empty unless they are a whole, undamaged record. Only memory can fail.
 inline std::optional<lock_record> parse_record(std::string_view text) {
   constexpr std::uint64_t max_pid = 2147483647;
@@ -257,9 +306,9 @@ inline std::optional<lock_record> parse_record(std::string_view text) {
       record.executable_device = count(left);
       record.executable_inode = count(right);
     } else if (key == "mark") {
-      bool good = value.size() >= 32 && value.size() <= 320;  // as stray_sweep.hpp writes it
-      for (const char c : value) good = good && (hex_digit(c) >= 0 || c == '-');
-      if (good) record.mark = value;
+      if (is_mark_text(value)) record.mark = value;
+    } else if (key == "unswept") {
+      if (auto killed = parse_unswept(value); killed && record.unswept.size() < 8) record.unswept.push_back(std::move(*killed));
     } else if (key == "name") {
       record.name = unescape(value);
     } else if (key == "user") {
@@ -277,6 +326,10 @@ inline std::optional<lock_record> parse_record(std::string_view text) {
     } else if (key == "argument") {
       record.arguments.push_back(unescape(value));
     }
+  }
+  for (killed_holder& each : record.unswept) {
+    each.process.boot = record.process.boot;
+    each.process.pid_namespace = record.process.pid_namespace;
   }
   if (record.warden.pid > 0) {  // the warden runs beside its owner: same boot, same namespace
     record.warden.boot = record.process.boot;

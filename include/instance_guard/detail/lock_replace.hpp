@@ -6,6 +6,7 @@
 
 #include <signal.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <filesystem>
@@ -78,6 +79,8 @@ inline std::string manager_stop_command(const std::string& origin) {
   if (origin.compare(0, unit.size(), unit) == 0) return "systemctl stop " + origin.substr(unit.size());
   if (origin.compare(0, user_unit.size(), user_unit) == 0)
     return "systemctl --user stop " + origin.substr(user_unit.size());
+  if (origin.rfind("launchd ", 0) == 0)
+    return "launchctl bootout gui/" + std::to_string(::geteuid()) + "/" + origin.substr(8);
   return {};
 }
 
@@ -89,7 +92,8 @@ inline lock_fault replace_holder(const lock_record& holder, const std::filesyste
   const std::string title = std::string(name.view()) + ": already running: " + who;
   // Both what it says and what the system says now: a manager would start it again at once.
   std::string managed = managing_unit(holder.process.pid);
-  if (managed.empty() && holder.started_from.compare(0, 8, "systemd ") == 0) managed = holder.started_from;
+  for (const char* manager : {"systemd ", "launchd "})
+    if (managed.empty() && holder.started_from.rfind(manager, 0) == 0) managed = holder.started_from;
   if (!managed.empty())
     return make_fault(errc::managed_holder, title + " is " + managed + ", which would be started again",
                       manager_stop_command(managed));

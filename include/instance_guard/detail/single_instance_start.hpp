@@ -44,17 +44,22 @@ inline void single_instance::keep(pid_lockfile& lock, std::error_code& ec) {
   detail::lock_update_record(lock, changes, ec);
 }
 
-/// Ends what the last holder left, if it was killed together with its warden.
+/// Ends what the last holders left, if they were killed together with their wardens.
 inline void single_instance::sweep(pid_lockfile& lock, std::error_code& ec) {
-  const auto& dead = lock.recovered_from();
-  if (!dead || dead->mark.empty()) return;
-  detail::dead_owner owner;
-  owner.process = dead->process;
-  owner.mark = dead->mark;
-  owner.record_user = dead->uid;
-  owner.grace = dead->grace;
-  detail::sweep_dead_owner(owner, ec);
-  ec.clear();  // what can't be looked at can't be ended; the name is ours all the same
+  const auto killed = lock.record().unswept;
+  if (killed.empty()) return;
+  for (const killed_holder& each : killed) {
+    detail::dead_owner owner;
+    owner.process = each.process;
+    owner.mark = each.mark;
+    owner.record_user = each.user;
+    owner.grace = each.grace;
+    detail::sweep_dead_owner(owner, ec);
+  }
+  // What can't be looked at can't be ended; the name is ours all the same.
+  detail::lock_record_changes changes;
+  changes.swept = true;
+  detail::lock_update_record(lock, changes, ec);
 }
 
 inline void single_instance::start(std::string_view name, const single_instance_options& options,
