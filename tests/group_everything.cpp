@@ -58,6 +58,7 @@ bool start_by_itself(const scene& s, const std::string& words) {
 }  // namespace
 
 TEST_CASE("all kinds of children, none of them started through the group, end with the program") {
+  if (!platform::has_one_thread()) return;  // a sanitizer's
   support::canary innocent;
   const scene s;
   for (const int how : {0, 1, 2}) {
@@ -86,6 +87,7 @@ TEST_CASE("all kinds of children, none of them started through the group, end wi
 }
 
 TEST_CASE("terminate ends everything but the program, which goes on") {
+  if (!platform::has_one_thread()) return;  // a sanitizer's
   const scene s;
   forked program([&](teller test) {
     process_group group = become();
@@ -110,6 +112,7 @@ TEST_CASE("terminate ends everything but the program, which goes on") {
 }
 
 TEST_CASE("exit statuses, cores and signals are the program's") {
+  if (!platform::has_one_thread()) return;  // a sanitizer's
   for (const int number : {SIGSEGV, SIGABRT, SIGINT, SIGHUP, SIGKILL, SIGUSR1}) {
     forked program([&](teller) {
       process_group group = become();
@@ -123,6 +126,7 @@ TEST_CASE("exit statuses, cores and signals are the program's") {
 }
 
 TEST_CASE("signals sent to the process that was started reach the program once") {
+  if (!platform::has_one_thread()) return;  // a sanitizer's
   forked program([&](teller test) {
     sigset_t all;
     sigfillset(&all);
@@ -149,6 +153,7 @@ TEST_CASE("signals sent to the process that was started reach the program once")
 }
 
 TEST_CASE("it stops and goes on with the program") {
+  if (!platform::has_one_thread()) return;  // a sanitizer's
   forked program([&](teller test) {
     process_group group = become();
     test.say(std::to_string(::getpid()));
@@ -175,6 +180,7 @@ TEST_CASE("it stops and goes on with the program") {
 }
 
 TEST_CASE("variables that name a process name the program, and the service manager is told") {
+  if (!platform::has_one_thread()) return;  // a sanitizer's
   const scene s;
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -215,6 +221,7 @@ TEST_CASE("with threads it is refused, and nothing is changed") {
 }
 
 TEST_CASE("the name is held until the last child of a killed program is dead") {
+  if (!platform::has_one_thread()) return;  // a sanitizer's
   const scene s;
   REQUIRE(::mkdir((s / "locks").c_str(), 0700) == 0);
   const std::string name = support::unique_name("everything");

@@ -126,7 +126,7 @@ TEST_CASE("a short record over the tail of a longer one is read as the short one
   // ... and half of it over the longer one is neither.
   for (std::size_t half = 1; half < above.size(); ++half) {
     const std::string mixed = above.substr(0, half) + below.substr(half);
-    CHECK((mixed == below || !parse_record(mixed)));
+    CHECK((mixed == below || mixed.starts_with(above) || !parse_record(mixed)));
   }
 }
 
