@@ -51,8 +51,10 @@ std::string name_of(const std::error_code& ec) {
 /// A fork that runs no handlers, as a warden is made: it keeps copies of the locks until killed.
 void start_fake_warden(pid_lockfile& lock, std::chrono::milliseconds grace) {
   const long pid = ::syscall(SYS_clone, 0, nullptr, nullptr, nullptr, nullptr);
-  if (pid == 0)
+  if (pid == 0) {
+    ::alarm(300);  // ends by itself, whatever becomes of the test
     for (;;) ::pause();
+  }
   std::error_code ec;
   detail::lock_record_changes changes;
   changes.warden = process_identity::of(static_cast<pid_t>(pid), ec);
@@ -65,6 +67,7 @@ void start_fake_warden(pid_lockfile& lock, std::chrono::milliseconds grace) {
 }  // namespace
 
 int main(int count, char** arguments) {
+  ::alarm(300);
   lock_options options;
   for (int i = 2; i < count; ++i) {
     const std::string each = arguments[i];
@@ -109,6 +112,7 @@ int main(int count, char** arguments) {
     } else if (line == "fork") {  // the child stays until its own input ends, with its copy of the object
       const pid_t child = ::fork();
       if (child == 0) {
+        ::alarm(300);
         ::pause();
         return 0;
       }
@@ -116,6 +120,7 @@ int main(int count, char** arguments) {
     } else if (line == "clone") {  // the same without handlers
       const long child = ::syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, nullptr);
       if (child == 0) {
+        ::alarm(300);
         ::pause();
         return 0;
       }

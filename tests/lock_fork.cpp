@@ -240,6 +240,7 @@ TEST_CASE("a fork in another thread never takes along a lock that is just being 
     for (;;) {
       const pid_t pid = ::fork();
       if (pid == 0) {
+        ::alarm(120);
         ::pause();
         ::_exit(0);
       }

@@ -156,6 +156,7 @@ TEST_CASE("a query never shows a mixed record") {
     writers[w] = ::fork();
     REQUIRE(writers[w] >= 0);
     if (writers[w] == 0) {
+      ::alarm(300);  // ends by itself, whatever becomes of the test
       lock_options options = here.options();
       options.wait = support::patience;
       options.version = w == 0 ? "short" : std::string(150, 'l');
@@ -197,6 +198,7 @@ TEST_CASE("a name is held in every query while its holder rewrites the record") 
   place here;
   const pid_t writer = ::fork();
   if (writer == 0) {
+    ::alarm(300);
     std::error_code ec;
     pid_lockfile lock(here.name, here.options(), ec);
     for (std::size_t i = 0;; ++i) {

@@ -467,6 +467,7 @@ TEST_SUITE("socket lock") {
       REQUIRE(::pipe(stop) == 0);
       const pid_t squatter = ::fork();
       if (squatter == 0) {
+        ::alarm(120);  // ends by itself, whatever becomes of the test
         ::close(stop[1]);
         char ok = support::become(stranger) && listen_on(socket_of(0, here.name), backlog) >= 0 ? 'y' : 'n';
         if (backlog == 0)
@@ -505,6 +506,7 @@ TEST_SUITE("socket lock") {
     REQUIRE(::pipe(ready) == 0);
     const pid_t other = ::fork();
     if (other == 0) {
+      ::alarm(120);  // ends by itself, whatever becomes of the test
       char ok = support::become(stranger) && listen_on("instance_guard/host/" + here.name, 10) >= 0 ? 'y' : 'n';
       if (::write(ready[1], &ok, 1) < 0) ::_exit(1);
       ::pause();
@@ -603,6 +605,7 @@ TEST_SUITE("kernel") {
             if (::pipe(ready) != 0) return 77;
             ::kill(holder, 0);
             if (holder == 0) {
+              ::alarm(120);  // ends by itself, whatever becomes of the test
               std::error_code ec;
               pid_lockfile lock(here.name, here.options(), ec);
               if (ec) ::_exit(1);
