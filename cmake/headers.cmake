@@ -36,6 +36,7 @@ set(instance_guard_headers
   include/instance_guard/detail/lock_slot.hpp
   include/instance_guard/detail/lock_verify.hpp
   include/instance_guard/detail/printable_text.hpp
+  include/instance_guard/detail/process_descendants.hpp
   include/instance_guard/detail/raw_array.hpp
   include/instance_guard/detail/refusal_text.hpp
   include/instance_guard/detail/run_capture.hpp
@@ -62,6 +63,7 @@ set(instance_guard_headers
   include/instance_guard/detail/warden_start.hpp
   include/instance_guard/detail/warden_state.hpp
   include/instance_guard/detail/wire.hpp
+  include/instance_guard/detail/without_throwing.hpp
   include/instance_guard/error.hpp
   include/instance_guard/file_descriptor.hpp
   include/instance_guard/instance_guard.hpp

@@ -15,7 +15,7 @@
 
 #include "support/forked.hpp"
 #include "support/open_descriptors.hpp"
-#include "support/stubborn_children.hpp"
+#include "support/owner.hpp"
 #include "support/scene.hpp"
 #include "support/unique_name.hpp"
 
@@ -142,6 +142,7 @@ TEST_CASE("terminate ends every kind of child and proves it, and the group goes 
       REQUIRE(is_ready(children.back()));
     }
     const termination_report report = group.terminate(300ms);
+    CAPTURE(report.str());
     CHECK(report.proven_empty);
     CHECK(report.survivors.empty());
     CHECK(report.mechanism == containment::subreaper);

@@ -18,7 +18,7 @@
 #include <thread>
 
 #include "support/forked.hpp"
-#include "support/owner.hpp"
+#include "support/stubborn_children.hpp"
 #include "support/read_child.hpp"
 #include "support/scene.hpp"
 #include "support/unique_name.hpp"

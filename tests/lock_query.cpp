@@ -118,7 +118,7 @@ TEST_CASE("queries without a pause never make a start fail") {
     }
   });
   int refused = 0;
-  for (int i = 0; i < 300 || queries < 50; ++i) {
+  for (int i = 0; i < 100 || queries < 20; ++i) {
     std::error_code ec;
     pid_lockfile lock(here.name, here.options(), ec);
     if (ec) ++refused;
@@ -174,7 +174,7 @@ TEST_CASE("a query never shows a mixed record") {
     }
   }
   int seen[2] = {}, wrong = 0;
-  for (int i = 0; i < 2000 && (i < 200 || seen[0] == 0 || seen[1] == 0); ++i) {
+  for (int i = 0; i < 2000 && (i < 60 || seen[0] == 0 || seen[1] == 0); ++i) {
     std::error_code ec;
     const lock_status status = query_lock(here.name, here.options(), ec);
     if (!status.holder || status.holder->version.empty()) continue;  // empty: seen by its socket
@@ -208,7 +208,7 @@ TEST_CASE("a name is held in every query while its holder rewrites the record") 
     }
   }
   CHECK(support::wait_until([&] { return here.query().state == lock_state::held; }));
-  for (int i = 0; i < 200; ++i) {
+  for (int i = 0; i < 60; ++i) {
     const lock_status status = here.query();
     CHECK(status.state == lock_state::held);
     if (status.holder) CHECK(status.holder->process.pid == writer);

@@ -30,7 +30,7 @@ void beside_bystanders(const std::string& owner_arguments) {
   if (!is_root() || !pid_max_is_per_namespace()) return;
   scene s({INSTANCE_GUARD_TEST_OWNER});
   const std::string script = R"(
-    echo 700 > /proc/sys/kernel/pid_max || exit 77
+    echo 1500 > /proc/sys/kernel/pid_max || exit 77
     "$1" bystander=4000 & first=$!
     "$1" bystander=4000 & second=$!
     i=0
@@ -60,12 +60,14 @@ TEST_CASE("a group that ends in order hits no reused pid") {
 }
 
 TEST_CASE("a group whose owner is killed hits no reused pid") {
-  beside_bystanders("grace=100 group= child=runner=2 child=bomb=50 child='subreaper daemon sleep' "
+  // Each waits for the last one's children: their number stays bounded.
+  beside_bystanders("grace=50 wait=20000 reach=spawned guard=" + unique_name("reuse") +
+                    " child=runner=2 child=bomb=50 child='subreaper daemon sleep' "
                     "child='fan=20 setsid ignore sleep' delay=150 end=kill");
 }
 
 TEST_CASE("strays of a guard that is killed are found without hitting a reused pid") {
-  beside_bystanders("grace=50 wait=5000 guard=" + unique_name("reuse") +
+  beside_bystanders("grace=50 wait=20000 guard=" + unique_name("reuse") +
                     " child=runner=1 stray.spawn='runner=1' stray.spawn='daemon sleep' "
                     "stray.system='setsid ignore sleep' delay=150 end=kill");
 }

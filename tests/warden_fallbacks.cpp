@@ -16,7 +16,6 @@
 #include "support/deny_system_calls.hpp"
 #include "support/forked.hpp"
 #include "support/other_user.hpp"
-#include "support/owner.hpp"
 #include "support/read_child.hpp"
 #include "support/scene.hpp"
 

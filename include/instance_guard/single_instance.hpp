@@ -20,8 +20,8 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <chrono>
+#include <cstddef>
 #include <cstdlib>
 #include <optional>
 #include <string>

@@ -4,10 +4,9 @@
 // (F_OFD_GETLK), the list of bound sockets, the record. Held by the socket alone is held, never free.
 #pragma once
 
-#include <algorithm>
+#include <cstddef>
 #include <filesystem>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "lock_attempt.hpp"
@@ -16,43 +15,9 @@
 #include "lock_holder.hpp"
 #include "lock_refusals.hpp"
 #include "lock_session.hpp"
+#include "process_descendants.hpp"
 
 namespace instance_guard::detail {
-
-/// All living descendants of the given processes, those themselves left out.
-inline std::vector<process_identity> descendants_of(const std::vector<pid_t>& roots, std::error_code& ec) {
-  struct walk {
-    std::vector<platform::process_stat> all = {};
-    std::error_code fault = {};
-  } found;
-  std::vector<char> buffer(32768);
-  platform::for_each_process(
-      buffer.data(), buffer.size(),
-      [](pid_t pid, void* context) {
-        auto& into = *static_cast<walk*>(context);
-        platform::process_stat facts;
-        if (platform::read_process_stat(pid, facts) == 0)
-          without_throwing(into.fault, [&] { into.all.push_back(facts); });
-        return !into.fault;
-      },
-      &found);
-  if (found.fault) ec = found.fault;
-  std::unordered_map<pid_t, bool> below;
-  for (const pid_t root : roots) below[root] = true;
-  std::vector<process_identity> result;
-  const process_identity here = process_identity::self();
-  for (bool more = true; more;) {
-    more = false;
-    for (const auto& each : found.all) {
-      if (below.count(each.pid) != 0 || below.count(each.parent) == 0) continue;
-      below[each.pid] = true;
-      more = true;
-      if (each.state != 'Z' && each.state != 'X')
-        result.push_back({each.pid, here.boot, here.pid_namespace, each.start_time});
-    }
-  }
-  return result;
-}
 
 /// The holders of a name under other users, by their sockets.
 inline std::vector<other_holder> other_holders(const lock_name& name, std::error_code& ec) {
@@ -160,9 +125,8 @@ inline lock_status query(const lock_name& name, const lock_options& options, std
     for (const process_identity& each : {status.holder->process, status.holder->warden})
       if (each && is_alive(each)) roots.push_back(each.pid);
     if (!roots.empty()) {
-      status.children = descendants_of(roots, ec);
-      const pid_t warden = status.holder->warden.pid;
-      std::erase_if(status.children, [&](const process_identity& each) { return each.pid == warden; });
+      for (const process_identity& each : descendants_of(roots, ec))
+        if (each.pid != status.holder->warden.pid) status.children.push_back(each);
     }
   }
   if (status.scope == lock_scope::user) status.others = other_holders(name, ec);
@@ -179,7 +143,10 @@ inline std::vector<lock_status> list(const lock_options& options, std::error_cod
   }
   const auto add = [&](std::string_view text) {
     const lock_name name(text);
-    if (name && name.view() == text) names.emplace_back(text);
+    if (!name || name.view() != text) return;
+    std::size_t at = 0;  // sorted, each once
+    while (at < names.size() && names[at] < text) ++at;
+    if (at == names.size() || names[at] != text) names.emplace(names.begin() + static_cast<std::ptrdiff_t>(at), text);
   };
   if (directory.descriptor) {
     std::error_code walk;
@@ -200,8 +167,6 @@ inline std::vector<lock_status> list(const lock_options& options, std::error_cod
       without_throwing(ec, [&] { add(bound.substr(prefix.size)); });
     return !ec;
   });
-  std::sort(names.begin(), names.end());
-  names.erase(std::unique(names.begin(), names.end()), names.end());
   for (const std::string& name : names) {
     std::error_code one;
     lock_status status = query(lock_name(name), options, one);

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <filesystem>
-#include <new>
 #include <optional>
 #include <string>
 #include <system_error>
@@ -11,6 +10,7 @@
 #include "lock_fault.hpp"
 #include "lock_name.hpp"
 #include "lock_slot.hpp"
+#include "without_throwing.hpp"
 
 namespace instance_guard::detail {
 
@@ -49,24 +49,6 @@ inline std::string bad_name_text(std::string_view name) {
   std::string shown;
   for (const char c : name.substr(0, 64)) shown += c > 0x20 && c < 0x7f ? c : '?';
   return "\"" + shown + (name.size() > 64 ? "...\"" : "\"") + " is no name for a lock: 1 to 64 of A-Z a-z 0-9 . _ @ : + -";
-}
-
-/// Runs `work`; what it throws for want of memory becomes an error code.
-template <typename Work>
-void without_throwing([[maybe_unused]] std::error_code& ec, Work&& work) noexcept {
-#if INSTANCE_GUARD_EXCEPTIONS
-  try {
-    work();
-  } catch (const std::bad_alloc&) {
-    ec = std::make_error_code(std::errc::not_enough_memory);
-  } catch (const std::system_error& error) {
-    ec = error.code();
-  } catch (...) {
-    ec = std::make_error_code(std::errc::not_enough_memory);
-  }
-#else
-  work();
-#endif
 }
 
 }  // namespace instance_guard::detail

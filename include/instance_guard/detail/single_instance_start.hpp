@@ -14,10 +14,13 @@ namespace instance_guard {
 inline void single_instance::take_locks(std::vector<std::string> names, const lock_options& options,
                                         std::error_code& ec) {
   std::vector<pid_lockfile> taken(names.size());
-  std::vector<std::size_t> order(names.size());
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
   const auto folded = [&](std::size_t i) { return std::string(detail::lock_name(names[i]).view()); };
-  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return folded(a) < folded(b); });
+  std::vector<std::size_t> order;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    order.push_back(i);
+    for (std::size_t at = i; at > 0 && folded(order[at]) < folded(order[at - 1]); --at)
+      std::swap(order[at], order[at - 1]);
+  }
   for (std::size_t i = 0; i < order.size(); ++i) {
     const std::size_t at = order[i];
     // The same name twice is held once.
@@ -65,7 +68,7 @@ inline void single_instance::sweep(pid_lockfile& lock, std::error_code& ec) {
 inline void single_instance::start(std::string_view name, const single_instance_options& options,
                                    std::error_code& ec) {
   std::vector<std::string> names{std::string(name)};
-  names.insert(names.end(), options.also_hold.begin(), options.also_hold.end());
+  for (const std::string& each : options.also_hold) names.push_back(each);
   // First: everything after it is in another process, which is the owner.
   if (options.ends == reach::everything) {
     group_ = detail::become_child_of_warden(options.children, ec);
@@ -167,7 +170,7 @@ inline void single_instance::release() noexcept {
   }
   owner_ = 0;
   group_ = process_group(nullptr);  // ends the children; the warden frees the locks it keeps
-  for (auto lock = locks_.rbegin(); lock != locks_.rend(); ++lock) lock->release();
+  for (std::size_t i = locks_.size(); i > 0; --i) locks_[i - 1].release();
   locks_.clear();
   detail::remove_stray_mark(mark_);
   signals_.release();

@@ -51,7 +51,7 @@ INSTANCE_GUARD_NO_SANITIZE inline long read_small_file(const char* path, char* o
   return static_cast<long>(used);
 }
 
-/// 0 if the process exists (a zombie does); -ESRCH if not.
+/// 0 if the process exists (a zombie does); -ESRCH if not. Only pid, group and session are told.
 INSTANCE_GUARD_NO_SANITIZE inline int read_process_stat(pid_t pid, process_stat& out) noexcept {
   if (pid <= 0) return -ESRCH;
   const int there = sys::kill(pid, 0);
@@ -62,10 +62,6 @@ INSTANCE_GUARD_NO_SANITIZE inline int read_process_stat(pid_t pid, process_stat&
   const pid_t session = sys::negated([&] { return ::getsid(pid); });
   out.group = group > 0 ? group : 0;
   out.session = session > 0 ? session : 0;
-  if (pid == sys::getpid()) {
-    out.parent = sys::getppid();
-    out.state = 'R';
-  }
   return 0;
 }
 
