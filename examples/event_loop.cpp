@@ -27,8 +27,10 @@ int main() {
     if (events[1].revents != 0) {
       char block[4096];
       const auto size = ::read(worker.out().get(), block, sizeof block);
-      if (size > 0) std::printf("worker says: %.*s", static_cast<int>(size), block);
-      else worker.out().reset();  // its end
+      if (size > 0)
+        std::printf("worker says: %.*s", static_cast<int>(size), block);
+      else
+        worker.out().reset();  // its end
     }
     if (events[2].revents != 0) {
       std::printf("worker ended: %s\n", worker.wait().str().c_str());

@@ -22,13 +22,18 @@ using words = std::vector<std::string>;
 
 TEST_CASE("every fixture ends by itself, however it resists") {
   scene s;
-  const std::vector<words> kinds = {
-      {"ignore", "block", "sleep"},    {"ignore", "stopped"},
-      {"daemon", "cleared", "sleep"},  {"daemon", "scrubbed", "closed", "renamed", "sleep"},
-      {"headless", "ignore", "sleep"}, {"subreaper", "daemon", "ignore", "sleep"},
-      {"chain=20", "ignore", "sleep"}, {"fan=20", "handle", "sleep"},
-      {"runner=2"},                    {"hydra=20"},
-      {"bomb=50"},                     {"spin"}};
+  const std::vector<words> kinds = {{"ignore", "block", "sleep"},
+                                    {"ignore", "stopped"},
+                                    {"daemon", "cleared", "sleep"},
+                                    {"daemon", "scrubbed", "closed", "renamed", "sleep"},
+                                    {"headless", "ignore", "sleep"},
+                                    {"subreaper", "daemon", "ignore", "sleep"},
+                                    {"chain=20", "ignore", "sleep"},
+                                    {"fan=20", "handle", "sleep"},
+                                    {"runner=2"},
+                                    {"hydra=20"},
+                                    {"bomb=50"},
+                                    {"spin"}};
   std::vector<program> running;
   for (words kind : kinds) {
     kind.insert(kind.begin(), "cap=1");

@@ -15,8 +15,8 @@
 
 #include "support/forked.hpp"
 #include "support/open_descriptors.hpp"
-#include "support/owner.hpp"
 #include "support/scene.hpp"
+#include "support/stubborn_children.hpp"
 #include "support/unique_name.hpp"
 
 using namespace instance_guard;
@@ -176,6 +176,19 @@ TEST_CASE("whoever ends within the grace is not killed, and nobody waits longer"
   group.terminate(10s);
   CHECK(std::chrono::steady_clock::now() - start < 5s);
   CHECK(c.wait().code() == 0);
+}
+
+TEST_CASE("a stopped child hears the stop signal too") {
+  const scene s;
+  process_group group;
+  child c = group.spawn(s.words({"stopped"}), {.out = stdio::pipe()});
+  REQUIRE(is_ready(c));
+  CHECK(wait_until([&] {
+    platform::process_stat facts;
+    return platform::read_process_stat(c.id().pid, facts) == 0 && facts.state == 'T';
+  }));
+  CHECK(group.terminate(10s).proven_empty);
+  CHECK(c.wait().signal() == SIGTERM);
 }
 
 TEST_CASE("the owner's death ends everything, whatever kind of child") {

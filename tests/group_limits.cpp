@@ -101,6 +101,30 @@ TEST_CASE("3,000 children at once, of an owner that may open 256 files") {
   CHECK(owner.wait(60s).success());
 }
 
+TEST_CASE("a warden that may open no more says so, and goes on when it can") {
+  const scene s;
+  forked owner([&](teller test) {
+    const rlimit few{48, 48};
+    ::setrlimit(RLIMIT_NOFILE, &few);
+    process_group group({.grace = 10s});
+    std::error_code ec;
+    int started = 0;
+    for (; started < 100; ++started) {
+      child c = group.spawn({"/bin/sleep", "100"}, {.environment = {s.mark()}}, ec);
+      if (ec) break;
+    }
+    if (ec != std::errc::too_many_files_open) test.say("after " + std::to_string(started) + ": " + ec.message());
+    if (started < 25) test.say("only " + std::to_string(started));
+    if (!group.warden_alive()) test.say("no warden");
+    const termination_report report = group.terminate(ec);
+    if (ec || !report.proven_empty) test.say("terminate: " + ec.message() + report.str());
+    if (!group.spawn({"/bin/true"}).wait().success()) test.say("not usable again");
+    return 0;
+  });
+  CHECK(owner.line().value_or("nothing") == "nothing");
+  CHECK(owner.wait().success());
+}
+
 TEST_CASE("eight threads spawn and wait at once; each status finds its handle, no descriptor is left") {
   const int each = support::rounds(10'000, 800) / 8;
   const scene s;

@@ -140,7 +140,8 @@ TEST_CASE("streams that the caller directs go where they were sent") {
   t.run({"write=2", "exit=0"}, {.process = {.out = stdio::file(path, file_mode::append)}});
   CHECK(contents(path) == "xxxxxx");
   CHECK(t.run({"write=1", "write-err=1", "write=1", "exit=0"},
-              {.process = {.err = stdio::join_out()}}).out == "xyx");
+              {.process = {.err = stdio::join_out()}})
+            .out == "xyx");
   CHECK(t.run({"echo"}, {.process = {.in = stdio::file(path, file_mode::read)}}).out == "xxxxxx");
   CHECK(t.run({"write-err=1", "exit=0"}, {.process = {.err = stdio::null()}}).err.empty());
 }
@@ -184,8 +185,8 @@ TEST_CASE("a command that can't be started is an error, not a result") {
 
 TEST_CASE("the end of a run leaves the group's other children alone") {
   stage t;
-  child other = t.group.spawn(t.s.words({"sleep"}),
-                              {.environment = {t.s.mark()}, .out = stdio::null()});
+  child other =
+      t.group.spawn(t.s.words({"sleep"}), {.environment = {t.s.mark()}, .out = stdio::null()});
   CHECK(t.run({"say=a", "leave", "sleep"}).status.success());
   CHECK(t.run({"sleep"}, {.timeout = 50ms}).timed_out);
   CHECK_FALSE(other.wait_for(0ms));

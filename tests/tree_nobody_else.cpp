@@ -55,9 +55,10 @@ struct innocents {
 };
 
 const std::vector<std::string> every_stray = {
-    "stray.system=sleep",  "stray.setsid=sleep",        "stray.popen=sleep",
-    "stray.spawn=sleep",   "stray.spawn=daemon sleep",  "stray.spawn=setsid ignore sleep",
-    "stray.spawn=stopped", "stray.spawn=daemon undying renamed closed sleep"};
+    "stray.system=sleep",       "stray.setsid=sleep",
+    "stray.popen=sleep",        "stray.spawn=sleep",
+    "stray.spawn=daemon sleep", "stray.spawn=setsid ignore sleep",
+    "stray.spawn=stopped",      "stray.spawn=daemon undying renamed closed sleep"};
 
 }  // namespace
 
@@ -89,8 +90,8 @@ TEST_CASE("innocents survive: group neighbour, stranger, broker and what it star
       const std::string name = unique_name("innocent");
       const pid_t group = bystanders.neighbour_pid;
       owner o(s, {.arguments = {"grace=150", "reach=" + reach, "guard=" + name, "child=sleep",
-                                "child=daemon sleep", "broker=" + bystanders.fifo, "wait-line=",
-                                "end=" + end},
+                                "child=daemon sleep", "broker=" + bystanders.fifo,
+                                "wait-line=", "end=" + end},
                   .ready = 2,
                   .before_exec = [group] { return ::setpgid(0, group) == 0; }});
       REQUIRE(o.complete());

@@ -18,16 +18,16 @@ namespace {
 
 struct ending {
   const char* how;
-  int code;    // of the owner, -1: ended by a signal
+  int code;  // of the owner, -1: ended by a signal
   int signal;
 };
 
 constexpr ending endings[] = {
-    {"return", 21, 0},       {"exit", 22, 0},         {"_exit", 23, 0},
-    {"quick_exit", 24, 0},   {"exec", 25, 0},         {"abort", -1, SIGABRT},
-    {"throw", -1, SIGABRT},  {"segv", -1, SIGSEGV},   {"terminate", -1, SIGABRT},
-    {"term", -1, SIGTERM},   {"int", -1, SIGINT},     {"hup", -1, SIGHUP},
-    {"quit", -1, SIGQUIT},   {"kill", -1, SIGKILL}};
+    {"return", 21, 0},      {"exit", 22, 0},       {"_exit", 23, 0},
+    {"quick_exit", 24, 0},  {"exec", 25, 0},       {"abort", -1, SIGABRT},
+    {"throw", -1, SIGABRT}, {"segv", -1, SIGSEGV}, {"terminate", -1, SIGABRT},
+    {"term", -1, SIGTERM},  {"int", -1, SIGINT},   {"hup", -1, SIGHUP},
+    {"quit", -1, SIGQUIT},  {"kill", -1, SIGKILL}};
 
 /// What is wanted of one owner.
 struct wanted {
@@ -45,8 +45,10 @@ void check_nothing_is_left(const wanted& w) {
   const std::string name = unique_name("tree");
   owner_options options{.ready = w.children.size(), .as_nobody = w.as_nobody};
   options.arguments = {"grace=150"};
-  if (w.reach.empty()) options.arguments.push_back("group=");
-  else options.arguments.insert(options.arguments.end(), {"reach=" + w.reach, "guard=" + name});
+  if (w.reach.empty())
+    options.arguments.push_back("group=");
+  else
+    options.arguments.insert(options.arguments.end(), {"reach=" + w.reach, "guard=" + name});
   for (const std::string& each : w.children) options.arguments.push_back(w.prefix + each);
   options.arguments.push_back("wait-line=");
   options.arguments.push_back(std::string("end=") + w.end.how);
@@ -81,12 +83,17 @@ TEST_CASE("the same for an ordinary user") {
     check_nothing_is_left({.end = each, .reach = "strays", .as_nobody = true});
 }
 
+TEST_CASE("with reach::everything it does not matter who started a child, and how") {
+  for (const ending& each : endings)
+    check_nothing_is_left({.end = each, .reach = "everything", .prefix = "stray.spawn="});
+}
+
 TEST_CASE("a wide and a deep tree end like a small one") {
   check_nothing_is_left(
       {.end = endings[0], .children = {"chain=100 sleep", "setsid chain=50 sleep"}});
   scene s({INSTANCE_GUARD_TEST_OWNER});
-  const std::vector<std::string> wide = {"grace=100", "group=", "child=fan=300 sleep", "wait-line=",
-                                         "end=kill"};
+  const std::vector<std::string> wide = {"grace=100", "group=", "child=fan=300 sleep",
+                                         "wait-line=", "end=kill"};
   owner o(s, {.arguments = wide, .ready = 300});
   CHECK(o.complete());
   o.go_on();

@@ -76,9 +76,12 @@ TEST_CASE("with a system call refused nothing is left all the same, or nothing i
       if (each.fallback) o.go_on();
       const auto status = o.process().wait();
       REQUIRE(status);
-      if (!each.fallback) CHECK(status->code() == 69);
-      else if (end == "kill") CHECK(status->signal() == SIGKILL);
-      else CHECK(status->code() == 21);
+      if (!each.fallback)
+        CHECK(status->code() == 69);
+      else if (end == "kill")
+        CHECK(status->signal() == SIGKILL);
+      else
+        CHECK(status->code() == 21);
       CHECK(wait_until([&] { return s.empty(); }));
     }
 }

@@ -39,8 +39,8 @@ struct setting {
   /// A start that is refused, in some 100 ms, if the name is not free. In another directory it is
   /// the socket alone that refuses.
   bool gets_in(const std::string& where) {
-    owner contender(
-        s, {.arguments = {"directory=" + where, "cleanup-wait=0", "try-guard=" + name}});
+    owner contender(s,
+                    {.arguments = {"directory=" + where, "cleanup-wait=0", "try-guard=" + name}});
     return contender.process().wait()->code() == 0;
   }
 };

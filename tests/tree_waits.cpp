@@ -28,7 +28,7 @@ namespace {
 volatile std::sig_atomic_t children_signals = 0;
 
 void set_sigchld(void (*handler)(int), int flags) {
-  struct sigaction action{};
+  struct sigaction action {};
   action.sa_handler = handler;
   action.sa_flags = flags;
   ::sigaction(SIGCHLD, &action, nullptr);

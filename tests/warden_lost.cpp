@@ -77,6 +77,19 @@ TEST_CASE("a stopped warden is noticed, and what was asked of it meanwhile is no
   CHECK(::access((s / "started").c_str(), F_OK) != 0);
 }
 
+TEST_CASE("a stopped warden is woken to end its group") {
+  const scene s;
+  {
+    process_group group({.grace = 100ms});
+    child c = group.spawn(s.words({"daemon", "ignore", "sleep"}), {.out = stdio::pipe()});
+    REQUIRE(support::await_ready(c.out()) > 0);
+    ::kill(group.warden().pid, SIGSTOP);
+    CHECK(wait_until([&] { return !group.warden_alive(); }));
+  }
+  CHECK(s.empty());
+  CHECK(support::children_of(::getpid()).empty());
+}
+
 TEST_CASE("a signal to the warden, other than KILL and STOP, does nothing") {
   const scene s;
   process_group group;

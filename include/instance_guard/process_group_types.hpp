@@ -27,10 +27,10 @@ namespace instance_guard {
 
 /// How stdio::file opens: see open(2). A file that is created gets mode 0666, less the umask.
 enum class file_mode {
-  read,      ///< must exist
-  write,     ///< created where missing; written from the start, the rest of it stays
-  append,    ///< created where missing; each write goes to its end, whoever else writes
-  truncate   ///< created where missing, emptied otherwise
+  read,     ///< must exist
+  write,    ///< created where missing; written from the start, the rest of it stays
+  append,   ///< created where missing; each write goes to its end, whoever else writes
+  truncate  ///< created where missing, emptied otherwise
 };
 
 /// Where one standard stream of a child leads. The default, `{}`, is the caller's own stream.
@@ -38,9 +38,9 @@ struct stdio {
   enum class target { inherit, null, pipe, file, descriptor, join_out };
 
   target to = target::inherit;
-  std::filesystem::path path = {};      // file only
-  file_mode mode = file_mode::read;     // file only
-  int number = -1;                      // descriptor only; borrowed
+  std::filesystem::path path = {};   // file only
+  file_mode mode = file_mode::read;  // file only
+  int number = -1;                   // descriptor only; borrowed
 
   /// The caller's stream of the same number, as it is at the call. Where the caller has closed
   /// it, the child gets /dev/null: a child without 0, 1 or 2 would write into its first file.
@@ -80,8 +80,8 @@ struct spawn_options {
   /// Added to the caller's environment, in order: "K=V" sets, "K" alone removes.
   /// A name that is empty, or a NUL anywhere, is std::errc::invalid_argument.
   std::vector<std::string> environment = {};
-  bool clear_environment = false;                  ///< start from nothing instead
-  std::filesystem::path working_directory = {};    ///< empty: the caller's, as it is now
+  bool clear_environment = false;                ///< start from nothing instead
+  std::filesystem::path working_directory = {};  ///< empty: the caller's, as it is now
   stdio in = {};
   stdio out = {};
   stdio err = {};
@@ -163,10 +163,10 @@ struct group_options {
 /// Why a process is still there after SIGKILL.
 enum class survival {
   unknown,
-  other_user,        ///< it may not be signalled: a setuid program
-  uninterruptible,   ///< in a system call that can't be broken off (state D)
-  traced,            ///< a debugger holds it
-  still_ending       ///< SIGKILL is on its way, or it forks faster than it is killed
+  other_user,       ///< it may not be signalled: a setuid program
+  uninterruptible,  ///< in a system call that can't be broken off (state D)
+  traced,           ///< a debugger holds it
+  still_ending      ///< SIGKILL is on its way, or it forks faster than it is killed
 };
 
 /// "belongs to another user", ...
@@ -190,9 +190,9 @@ struct survivor {
 
 /// What kept a group's processes together.
 enum class containment {
-  process_groups,   ///< POSIX alone: what left its session, and lost its parent, can be missed
-  subreaper,        ///< the warden adopts what loses its parent: prctl(2), PR_SET_CHILD_SUBREAPER
-  cgroup            ///< as subreaper, and the kernel ends all at once: cgroup.kill
+  process_groups,  ///< POSIX alone: what left its session, and lost its parent, can be missed
+  subreaper,       ///< the warden adopts what loses its parent: prctl(2), PR_SET_CHILD_SUBREAPER
+  cgroup           ///< as subreaper, and the kernel ends all at once: cgroup.kill
 };
 
 /// "process groups", "subreaper", "cgroup".
@@ -235,8 +235,8 @@ struct run_result {
   std::string out = {};
   std::string err = {};
   bool timed_out = false;
-  bool truncated = false;          ///< max_output was reached: out or err is not all of it
-  termination_report ended = {};   ///< of the command's leftovers
+  bool truncated = false;         ///< max_output was reached: out or err is not all of it
+  termination_report ended = {};  ///< of the command's leftovers
 };
 
 }  // namespace instance_guard

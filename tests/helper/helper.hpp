@@ -77,6 +77,8 @@ void runner(const char*, words), hydra(const char*, words), bomb(const char*, wo
 void bystander(const char*, words);
 // broker.cpp
 void broker(const char*, words);
+// harass.cpp
+void harass(const char*, words);
 // show.cpp
 void show(const char*, words);
 

@@ -65,7 +65,9 @@ constexpr entry table[] = {
     {"runner", runner, "=N  N chains of processes that fork and exit as fast as they can"},
     {"hydra", hydra, "=N  forks two more of its kind on each SIGTERM, N in all"},
     {"bomb", bomb, "=N  forks as fast as it can, N in all"},
-    {"bystander", bystander, "=MS  forks children that exit 0, for so long; exit 1 if one did not"},
+    {"bystander", bystander,
+     "a crowd of children that exit 0, until SIGUSR1; exit 1 if one did not"},
+    {"harass", harass, "=NAME  stops the processes of that name again and again"},
     {"broker", broker, "=FIFO WORD...  per environment written into FIFO, a child with it"},
     {"show", show, "prints what it has inherited"},
 };

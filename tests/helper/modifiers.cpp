@@ -78,7 +78,7 @@ void fan(const char* value, words after) {
 
 namespace {
 void for_every_signal(void (*handler)(int)) {
-  struct sigaction action{};
+  struct sigaction action {};
   action.sa_handler = handler;
   for (int number = 1; number <= SIGRTMAX; ++number) sigaction(number, &action, nullptr);
 }

@@ -46,7 +46,7 @@ volatile sig_atomic_t terms = 0;
 void hydra(const char* value, words) {
   const long limit = value == nullptr ? 50 : number(value);
   shared_counter().store(1);
-  struct sigaction action{};
+  struct sigaction action {};
   action.sa_handler = [](int) { terms = terms + 1; };
   sigaction(SIGTERM, &action, nullptr);
   sigset_t term, before;
@@ -80,25 +80,36 @@ void bomb(const char* value, words) {
   rest();
 }
 
-void bystander(const char* value, words) {
-  const std::int64_t until = now() + number(value) * 1'000'000;
+namespace {
+volatile sig_atomic_t told_to_end = 0;
+}
+
+void bystander(const char*, words) {
+  constexpr int crowd = 60;
+  struct sigaction action {};
+  action.sa_handler = [](int) { told_to_end = 1; };
+  sigaction(SIGUSR1, &action, nullptr);
   ready("bystander");
   long children = 0;
-  for (; now() < until; ++children) {
-    const pid_t child = fork();
-    if (child < 0) {
-      usleep(1000);
-      continue;
-    }
-    if (child == 0) {
-      usleep(500);
-      _exit(0);
+  for (int living = 0; told_to_end == 0 || living > 0;) {
+    while (told_to_end == 0 && living < crowd) {
+      const pid_t child = fork();
+      if (child == 0) {
+        for (const std::int64_t end = now() + (1 + children % 5) * 1'000'000; now() < end;)
+          usleep(500);
+        _exit(0);
+      }
+      if (child < 0) break;
+      ++living;
+      ++children;
     }
     int status = 0;
-    if (waitpid(child, &status, 0) != child || status != 0) {
-      say("hurt: child %d, status %#x", child, static_cast<unsigned>(status));
-      _exit(1);
-    }
+    for (pid_t child; (child = waitpid(-1, &status, WNOHANG)) > 0; --living)
+      if (status != 0) {
+        say("hurt: child %d, status %#x", child, static_cast<unsigned>(status));
+        _exit(1);
+      }
+    usleep(200);
   }
   say("unhurt: %ld children", children);
   _exit(0);

@@ -62,9 +62,12 @@ std::vector<std::string> command(const state& s, std::string_view words) {
 }
 
 void spawn(state& s, std::string_view words, const spawn_options& options = {}) {
-  if (s.guard) s.children.push_back(s.guard->spawn(command(s, words), options));
-  else if (s.group) s.children.push_back(s.group->spawn(command(s, words), options));
-  else throw std::runtime_error("neither guard nor group");
+  if (s.guard)
+    s.children.push_back(s.guard->spawn(command(s, words), options));
+  else if (s.group)
+    s.children.push_back(s.group->spawn(command(s, words), options));
+  else
+    throw std::runtime_error("neither guard nor group");
 }
 
 /// A child that the program starts by itself, as a library might.
@@ -137,15 +140,24 @@ void end(state& s, const std::string& how) {
 
 /// False when main is to return.
 bool act(state& s, std::string_view key, const std::string& value) {
-  if (key == "helper") s.helper = value;
-  else if (key == "grace") s.options.children.grace = milliseconds(std::stoi(value));
-  else if (key == "wait") s.options.lock.wait = milliseconds(std::stoi(value));
-  else if (key == "cleanup-wait") s.options.lock.cleanup_wait = milliseconds(std::stoi(value));
-  else if (key == "directory") s.options.lock.directory = value;
-  else if (key == "graceful") s.options.signals.graceful = value == "1";
-  else if (key == "reach" && value == "spawned") s.options.ends = reach::spawned;
-  else if (key == "reach" && value == "strays") s.options.ends = reach::strays;
-  else if (key == "reach" && value == "everything") s.options.ends = reach::everything;
+  if (key == "helper")
+    s.helper = value;
+  else if (key == "grace")
+    s.options.children.grace = milliseconds(std::stoi(value));
+  else if (key == "wait")
+    s.options.lock.wait = milliseconds(std::stoi(value));
+  else if (key == "cleanup-wait")
+    s.options.lock.cleanup_wait = milliseconds(std::stoi(value));
+  else if (key == "directory")
+    s.options.lock.directory = value;
+  else if (key == "graceful")
+    s.options.signals.graceful = value == "1";
+  else if (key == "reach" && value == "spawned")
+    s.options.ends = reach::spawned;
+  else if (key == "reach" && value == "strays")
+    s.options.ends = reach::strays;
+  else if (key == "reach" && value == "everything")
+    s.options.ends = reach::everything;
   else if (key == "guard") {
     s.guard = single_instance::acquire(value, s.options);
     timespec now{};
@@ -163,27 +175,34 @@ bool act(state& s, std::string_view key, const std::string& value) {
     s.group.emplace(s.options.children, ec);
     say(ec ? "no group: " + ec.message() : "group");
     if (ec) std::exit(69);
-  } else if (key == "group") s.group.emplace(s.options.children);
-  else if (key == "child") spawn(s, value);
-  else if (key == "outlives") spawn(s, value, {.outlives = true});
-  else if (key == "keep") spawn(s, value, {.environment = {"INSTANCE_GUARD_KEEP=1"}});
-  else if (key.starts_with("stray.")) stray(s, key.substr(6), value);
+  } else if (key == "group")
+    s.group.emplace(s.options.children);
+  else if (key == "child")
+    spawn(s, value);
+  else if (key == "outlives")
+    spawn(s, value, {.outlives = true});
+  else if (key == "keep")
+    spawn(s, value, {.environment = {"INSTANCE_GUARD_KEEP=1"}});
+  else if (key.starts_with("stray."))
+    stray(s, key.substr(6), value);
   else if (key == "warden")  // says who it is
     say("warden pid=" + std::to_string((s.guard ? s.guard->children() : *s.group).warden().pid));
   else if (key == "run") {
-    const run_result result = s.guard ? s.guard->run(command(s, value)) : s.group->run(command(s, value));
+    const run_result result =
+        s.guard ? s.guard->run(command(s, value)) : s.group->run(command(s, value));
     say("ran: " + result.status.str() + ", " + result.out.substr(0, result.out.find('\n')) + ", " +
         result.ended.str());
-  }
-  else if (key == "delay") ::usleep(static_cast<useconds_t>(std::stoi(value) * 1000));
-  else if (key == "broker") ask_broker(value.c_str());
-  else if (key == "say") say(value);
+  } else if (key == "delay")
+    ::usleep(static_cast<useconds_t>(std::stoi(value) * 1000));
+  else if (key == "broker")
+    ask_broker(value.c_str());
+  else if (key == "say")
+    say(value);
   else if (key == "verify") {
     std::error_code ec;
     s.guard->verify(ec);
     say("verify=" + (ec ? ec.message() : std::string("fine")));
-  }
-  else if (key == "wait-line") {  // until the test writes a line, or closes
+  } else if (key == "wait-line") {  // until the test writes a line, or closes
     char letter = 0;
     while (::read(0, &letter, 1) == 1 && letter != '\n') {
     }
@@ -192,7 +211,8 @@ bool act(state& s, std::string_view key, const std::string& value) {
   } else if (key == "end") {
     end(s, value);
     return false;
-  } else throw std::runtime_error("unknown key " + std::string(key));
+  } else
+    throw std::runtime_error("unknown key " + std::string(key));
   return true;
 }
 

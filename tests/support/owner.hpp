@@ -20,7 +20,7 @@ struct owner_options {
   std::vector<std::string> arguments = {};  // "guard=NAME", "child=setsid sleep", ...
   std::size_t ready = 0;                    // how many "ready" lines to wait for
   bool as_nobody = false;
-  std::vector<std::string> before = {};     // a command that runs it: strace, a shell
+  std::vector<std::string> before = {};  // a command that runs it: strace, a shell
   std::function<bool()> before_exec = {};
 };
 

@@ -56,8 +56,11 @@ class [[nodiscard]] program {
     if (pid_ < 0) throw std::system_error(errno, std::generic_category(), "fork");
   }
   program(program&& other) noexcept
-      : pid_(std::exchange(other.pid_, -1)), in_(std::move(other.in_)), out_(std::move(other.out_)),
-        buffer_(std::move(other.buffer_)), status_(other.status_) {}
+      : pid_(std::exchange(other.pid_, -1)),
+        in_(std::move(other.in_)),
+        out_(std::move(other.out_)),
+        buffer_(std::move(other.buffer_)),
+        status_(other.status_) {}
   program& operator=(program&&) = delete;
   ~program() {
     if (pid_ <= 0 || status_) return;

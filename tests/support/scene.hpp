@@ -23,8 +23,7 @@ class [[nodiscard]] scene {
   explicit scene(std::vector<std::string> executables = {}) {
     directory_.open_to_all();
     executables.push_back(INSTANCE_GUARD_TEST_HELPER);
-    for (const std::string& each : executables)
-      std::filesystem::copy_file(each, path_of(each));
+    for (const std::string& each : executables) std::filesystem::copy_file(each, path_of(each));
   }
   scene(const scene&) = delete;
   scene& operator=(const scene&) = delete;
@@ -33,8 +32,7 @@ class [[nodiscard]] scene {
   /// given the time that their warden takes; a test that promises more than that checks itself.
   ~scene() {
     wait_until([&] { return empty(); });
-    for (const found_process& each : processes())
-      FAIL_CHECK("left behind: " << each.what);
+    for (const found_process& each : processes()) FAIL_CHECK("left behind: " << each.what);
     end();
   }
 
@@ -73,9 +71,7 @@ class [[nodiscard]] scene {
 /// A stranger of the same user who must survive whatever the test does.
 class [[nodiscard]] canary {
  public:
-  canary() : process_(scene_.start(scene_.words({"sleep"}))) {
-    process_.read_until("ready");
-  }
+  canary() : process_(scene_.start(scene_.words({"sleep"}))) { process_.read_until("ready"); }
   ~canary() {
     CHECK_MESSAGE(alive(), "an innocent process was ended");
     process_.signal(SIGKILL);

@@ -14,7 +14,7 @@ namespace support {
 
 struct sent_signal {
   pid_t from = 0;
-  pid_t to = 0;         // negative: a process group; 0 if it can't be told
+  pid_t to = 0;           // negative: a process group; 0 if it can't be told
   std::string name = {};  // "SIGTERM"
 };
 
@@ -28,7 +28,15 @@ inline bool have_strace() {
 inline std::vector<std::string> with_signal_log(const std::string& file,
                                                 std::vector<std::string> arguments) {
   std::vector<std::string> command = {
-      "strace", "-f", "-q", "-o", file, "-e", "signal=none", "--decode-fds=path,pidfd", "-e",
+      "strace",
+      "-f",
+      "-q",
+      "-o",
+      file,
+      "-e",
+      "signal=none",
+      "--decode-fds=path,pidfd",
+      "-e",
       "trace=kill,tkill,tgkill,pidfd_send_signal,rt_sigqueueinfo,rt_tgsigqueueinfo,"
       "?fork,?vfork,clone,clone3"};
   command.insert(command.end(), arguments.begin(), arguments.end());
@@ -79,8 +87,7 @@ inline signal_log read_signal_log(const std::string& file) {
       if (is != line.npos) add(detail::number_at(line, is + 3));
       continue;
     }
-    const bool delivered =
-        line.find(" = 0") != line.npos || line.find("<unfinished") != line.npos;
+    const bool delivered = line.find(" = 0") != line.npos || line.find("<unfinished") != line.npos;
     if (open == line.npos || name == line.npos || !delivered) continue;
     result.sent.push_back({from, detail::receiver(line, open + 1),
                            line.substr(name, line.find_first_of(",) ", name) - name)});

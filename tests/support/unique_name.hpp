@@ -8,8 +8,8 @@
 
 namespace support {
 
-/// The names that this process made up. A holder that a test kills leaves its file, as promised; when
-/// the test program ends, they go. A forked child that exits leaves them to its parent.
+/// The names that this process made up. A holder that a test kills leaves its file, as promised;
+/// when the test program ends, they go. A forked child that exits leaves them to its parent.
 class made_names {
  public:
   made_names() : owner_(::getpid()) {}
@@ -26,7 +26,8 @@ class made_names {
 
   std::string next(const std::string& prefix) {
     const std::lock_guard lock(mutex_);
-    std::string name = "test-" + prefix + "-" + std::to_string(::getpid()) + "-" + std::to_string(names_.size() + 1);
+    std::string name = "test-" + prefix + "-" + std::to_string(::getpid()) + "-" +
+                       std::to_string(names_.size() + 1);
     names_.push_back(name);
     return name;
   }

@@ -73,6 +73,16 @@ inline int send_request(const warden_link& link, const void* head, std::size_t h
   return 0;
 }
 
+/// The other end is closed: the warden is dead, or on its way there; or it lives, but could not
+/// open that end, as it has too many descriptors. -EPIPE or -EMFILE.
+inline int why_no_answer(const warden_link& link) noexcept {
+  for (int i = 0; i < 50; ++i) {
+    if (!is_healthy(link)) return -EPIPE;
+    platform::sys::sleep_for(1'000'000);
+  }
+  return -EMFILE;
+}
+
 /// Waits for the next message on an answer's end. Its size, -ETIMEDOUT, or -EPIPE. With `peek`
 /// it stays there.
 inline long await_answer(const warden_link& link, int own, void* answer, std::size_t size, const deadline& end,
@@ -86,7 +96,7 @@ inline long await_answer(const warden_link& link, int own, void* answer, std::si
       wire::received got;
       wire::receive(own, answer, size, got, peek ? MSG_PEEK : 0);
       if (got.size > 0) return got.size;
-      if (got.size != -EAGAIN) return -EPIPE;
+      if (got.size != -EAGAIN) return peek ? -EPIPE : why_no_answer(link);
     } else if (ready == 0) {
       if (end.passed()) return -ETIMEDOUT;
       if (!is_healthy(link)) {

@@ -141,6 +141,15 @@ inline bool bury(const warden_link& link, const deadline& end) noexcept {
   }
 }
 
+/// One that somebody has stopped must go on, to end what it has.
+inline void wake(const warden_link& link) noexcept {
+  const pid_t pid = link.pid.load(std::memory_order_relaxed);
+  siginfo_t info = {};
+  // Only a child that is not reaped yet: nobody else can have its pid.
+  if (pid > 0 && platform::wait_for_child_change(pid, info) == 0 && info.si_pid == pid)
+    platform::sys::kill(pid, SIGCONT);
+}
+
 /// Ends everything in the group, then lets its locks go, in this order. Several may do so at
 /// once, also a handler that has interrupted one of them: each step may be done twice.
 /// True: nothing is left, and the wardens have gone.
@@ -150,7 +159,10 @@ inline bool end_wardens(group_slot& slot, std::int64_t limit) noexcept {
   const deadline end = deadline::in_nanoseconds(limit);
   bool said[max_links] = {};
   bool empty = true;
-  for (int i = 0; i < links; ++i) said[i] = say(slot.link[i], wire::kind::goodbye);
+  for (int i = 0; i < links; ++i) {
+    wake(slot.link[i]);
+    said[i] = say(slot.link[i], wire::kind::goodbye);
+  }
   for (int i = 0; i < links; ++i)
     if (!said[i] || !hear_empty(slot.link[i], end)) empty = false;
   lock_close_kept(slot_index(slot));

@@ -125,8 +125,10 @@ inline lock_status query(const lock_name& name, const lock_options& options, std
     for (const process_identity& each : {status.holder->process, status.holder->warden})
       if (each && is_alive(each)) roots.push_back(each.pid);
     if (!roots.empty()) {
-      for (const process_identity& each : descendants_of(roots, ec))
+      std::error_code unseen;  // without a list of processes the children are not known, the rest is
+      for (const process_identity& each : descendants_of(roots, unseen))
         if (each.pid != status.holder->warden.pid) status.children.push_back(each);
+      if (unseen == std::errc::not_enough_memory) ec = unseen;
     }
   }
   if (status.scope == lock_scope::user) status.others = other_holders(name, ec);

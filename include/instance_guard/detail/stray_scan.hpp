@@ -374,10 +374,9 @@ INSTANCE_GUARD_NO_SANITIZE inline int strays_signal(const stray_target& target, 
 INSTANCE_GUARD_NO_SANITIZE inline int describe_owner(stray_target& target, pid_t owner, char* text,
                                                      std::size_t size) noexcept {
   platform::process_view view;
-  int result = platform::open_process(owner, view);
-  if (result != 0) return result;
   platform::process_stat facts;
-  result = platform::view_stat(view, facts);
+  int result = platform::open_process(owner, view);
+  if (result == 0) result = platform::view_stat(view, facts);
   if (result == 0) result = platform::view_user(view, target.user);
   if (result == 0) result = platform::view_pid_namespace(view, target.pid_namespace);
   if (result == 0) {

@@ -170,9 +170,13 @@ INSTANCE_GUARD_NO_SANITIZE inline bool has_tried_enough(warden_state& warden, in
   if (now - warden.kill_began < refused_patience) return false;
   bool refused = false;
   for (const scanned& each : warden.now) {
+    if ((each.flags & is_nested_warden) != 0 && each.state != 'Z') return false;
     if (!is_target(each)) continue;
-    // A dead child that can't be reaped waits for its debugger.
-    if (each.refused != -EPERM && !(each.state == 'Z' && each.parent == warden.self)) return false;
+    // A dead child that is still there after a round of reaping waits for its debugger.
+    const scanned* seen = find_scanned(warden.before, each.pid);
+    const bool unreaped = each.state == 'Z' && each.parent == warden.self && seen != nullptr && seen->state == 'Z' &&
+                          seen->start_time == each.start_time;
+    if (each.refused != -EPERM && !unreaped) return false;
     refused = true;
   }
   return refused;

@@ -64,7 +64,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_request(warden_state& warden, const 
     int result = -EINVAL;
     bool kept = false;
     if (!from_owner || !fits(sizeof head)) {
-      result = from_owner ? -EINVAL : -EPERM;
+      result = !from_owner ? -EPERM : got.full ? -EMFILE : -EINVAL;
     } else if (head.what == wire::kind::spawn) {
       take_spawn(warden, got);
       return;

@@ -257,7 +257,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void finish_spawn(warden_state& warden, spawn_
 INSTANCE_GUARD_NO_SANITIZE inline void take_spawn(warden_state& warden, wire::received& got) noexcept {
   spawn_slot& slot = *warden.spare;
   const auto& request = *reinterpret_cast<const wire::spawn_request*>(slot.message);
-  int result = got.cut || got.size < static_cast<long>(sizeof request) ? -EINVAL : 0;
+  int result = got.full ? -EMFILE : got.cut || got.size < static_cast<long>(sizeof request) ? -EINVAL : 0;
   if (result == 0 && (warden.phase != ending::none || warden.goodbye)) result = -ECANCELED;
   if (result == 0 && warden.starting.size() >= max_starting) result = -EAGAIN;
   const bool unwanted = is_abandoned(got.descriptors[0]);

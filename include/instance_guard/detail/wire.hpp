@@ -171,7 +171,8 @@ INSTANCE_GUARD_NO_SANITIZE inline long send(int channel, const void* head, size_
 /// A message as it arrived. Descriptors in it are closed on exec, and the receiver's to close.
 struct received {
   long size = 0;                    ///< 0: the peer is gone; negative: a negated errno
-  bool cut = false;                 ///< longer than the buffer, or too many descriptors
+  bool cut = false;                 ///< longer than the buffer, or descriptors are missing
+  bool full = false;                ///< since the receiver may not open more
   pid_t sender = 0;                 ///< attested by the kernel where SO_PASSCRED is set
   unsigned count = 0;
   int descriptors[max_descriptors] = {};
@@ -193,6 +194,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void receive(int channel, void* buffer, size_t
   while (out.size == -EINTR);
   if (out.size < 0) return;
   out.cut = (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0;
+  out.full = (message.msg_flags & MSG_CTRUNC) != 0;
   for (size_t at = 0; at + sizeof(cmsghdr) <= message.msg_controllen;) {
     const cmsghdr* item = reinterpret_cast<const cmsghdr*>(control + at);
     if (item->cmsg_len < CMSG_LEN(0) || at + item->cmsg_len > message.msg_controllen) break;

@@ -1,10 +1,10 @@
 // layer 1: what a lock needs, with POSIX and flock(2) alone.
 //
-// The names of linux_lock.hpp. flock is not in POSIX, but every BSD, macOS and Solaris 11.4 has
-// it; fcntl's own locks would be lost with the first close of the file, see fcntl_locking(2). There is no
-// second lock without a file: a lock file that is removed by hand lets a second holder in until
-// the first one calls verify(). And nobody can look at a lock without taking it: whether a name is
-// held is not known to query_lock, which then goes by the record.
+// The names of linux_lock.hpp. flock is not in POSIX, but every BSD, macOS and Solaris 11.4 has it;
+// fcntl's own locks would be lost with the first close of the file, see fcntl_locking(2). There is
+// no second lock without a file: one that is removed by hand lets a second holder in until the
+// first calls verify(). And nobody can look at a lock without touching it: query_lock believes a
+// record whose process lives, and tries a shared lock for a moment where there is none.
 #pragma once
 
 #include <sys/file.h>
