@@ -13,6 +13,10 @@ struct stray_evidence {
   bool ours = false;   ///< the mark that is looked for
   bool other = false;  ///< a mark of a guard that is neither this one nor one around it
   bool keep = false;   ///< INSTANCE_GUARD_KEEP=1
+  /// Something that each process has was missing. One that ends gives its memory back some time
+  /// before it is a zombie, and one that executes another program has none for a moment: both
+  /// then look as if they carried nothing.
+  bool incomplete = false;
 };
 
 /// If `text` begins with `prefix`, its length; else 0.
@@ -93,30 +97,39 @@ INSTANCE_GUARD_NO_SANITIZE inline int look_for_marks(const platform::process_vie
   struct context {
     const stray_target& target;
     stray_evidence& out;
+    std::size_t environment = 0;
+    bool mapped = false;
     INSTANCE_GUARD_NO_SANITIZE static bool entry(const char* text, std::size_t length,
                                                  void* self) noexcept {
       auto* here = static_cast<context*>(self);
+      here->environment += length + 1;
       look_at_environment_entry(text, length, here->target, here->out);
       return true;
     }
     INSTANCE_GUARD_NO_SANITIZE static bool mapping(const platform::mapped_file& file,
                                                    void* self) noexcept {
       auto* here = static_cast<context*>(self);
+      here->mapped = true;
       look_at_mapped_file(file, here->target, here->out);
       return true;
     }
   } here{target, out};
   int result = platform::view_environment(view, buffer, size, context::entry, &here);
   if (result != 0) return result;
+  // What was read in pieces may have ended between two of them.
+  out.incomplete = here.environment == 0 || here.environment >= size / 2;
   if (!out.ours && target.program_inode != 0) {
     std::uint64_t device = 0;
     std::uint64_t inode = 0;
     result = platform::view_program(view, device, inode);
-    if (result == -ENOENT) return 0;  // a kernel thread has no program
+    if (result == -ENOENT) out.incomplete = true;
+    if (result == -ENOENT) return 0;
     if (result != 0) return result;
     if (device != target.program_device || inode != target.program_inode) return 0;
   }
-  return platform::view_mapped_files(view, buffer, size, context::mapping, &here);
+  result = platform::view_mapped_files(view, buffer, size, context::mapping, &here);
+  if (!here.mapped) out.incomplete = true;
+  return result;
 }
 
 }  // namespace instance_guard::detail

@@ -173,27 +173,36 @@ class stray_look {
   }
 
   /// 1: alive, young enough, of the right user, and carries the mark. 0: not, or it has ended.
-  /// Negated errno: can't be read. -EAGAIN: it executes something just now.
+  /// Negated errno: can't be read. -EAGAIN: it executes another program just now, or is about to end
+  /// and has given its memory back: until it has, its children still have it for a parent.
   INSTANCE_GUARD_NO_SANITIZE int read_marks(platform::process_view& view, platform::process_stat& facts,
                                             stray_evidence& evidence) noexcept {
-    bool in_transition = false;
-    int result = platform::view_stat(view, facts, &in_transition);
-    if (result != 0) return result;
-    if (facts.pid != view.pid || facts.start_time < target_.acquired) return 0;
-    if (facts.state == 'X') return 0;
-    if (facts.state == 'Z') {
-      if (facts.threads <= 1) return 0;
-      result = platform::view_living_thread(view, memory_.text, sizeof memory_.text);
-      if (result != 0) return -EAGAIN;  // the thread ended: there may be another
+    // Once more where what was read does not fit a process that is alive and well.
+    for (int pass = 0; pass < 2; ++pass) {
+      bool in_transition = false;
+      int result = platform::view_stat(view, facts, &in_transition);
+      if (result != 0) return result;
+      if (facts.pid != view.pid || facts.start_time < target_.acquired || facts.state == 'X') return 0;
+      if (facts.state == 'Z') {
+        if (facts.threads <= 1) return 0;
+        result = platform::view_living_thread(view, memory_.text, sizeof memory_.text);
+        if (result != 0) return -EAGAIN;  // the thread ended: there may be another
+      }
+      uid_t user = 0;
+      result = platform::view_user(view, user);
+      if (result != 0) return result;
+      if (user != target_.user) return 0;
+      evidence = stray_evidence{};
+      result = look_for_marks(view, target_, memory_.text, sizeof memory_.text, evidence);
+      if (result != 0) return result;  // one that may not be read looks like one in transition
+      if (evidence.ours) return platform::view_is_process(view) ? 1 : 0;
+      if (in_transition) return -EAGAIN;
+      if (!evidence.incomplete) return 0;
     }
-    uid_t user = 0;
-    result = platform::view_user(view, user);
-    if (result != 0) return result;
-    if (user != target_.user) return 0;
-    result = look_for_marks(view, target_, memory_.text, sizeof memory_.text, evidence);
-    if (result != 0) return result;  // one that may not be read looks like one in transition
-    if (in_transition && !evidence.ours) return -EAGAIN;
-    return evidence.ours && platform::view_is_process(view) ? 1 : 0;
+    // It may have given its memory back while it was read the last time.
+    bool in_transition = false;
+    const int result = platform::view_stat(view, facts, &in_transition);
+    return result != 0 ? result : in_transition ? -EAGAIN : 0;
   }
 
   INSTANCE_GUARD_NO_SANITIZE static stray_entry entry_of(pid_t pid,
