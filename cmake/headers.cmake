@@ -22,6 +22,7 @@ set(instance_guard_headers
   include/instance_guard/detail/lock_code.hpp
   include/instance_guard/detail/lock_directory.hpp
   include/instance_guard/detail/lock_fault.hpp
+  include/instance_guard/detail/lock_file.hpp
   include/instance_guard/detail/lock_fork.hpp
   include/instance_guard/detail/lock_hand_over.hpp
   include/instance_guard/detail/lock_holder.hpp

@@ -164,6 +164,7 @@ TEST_CASE("signals sent to the process that was started reach the program once")
 TEST_CASE("it stops and goes on with the program") {
   if (!possible()) return;
   forked program([&](teller test) {
+    ::setpgid(0, 0);  // else it may be in an orphaned group, where SIGTSTP does nothing
     process_group group = become();
     test.say(std::to_string(::getpid()));
     for (;;) ::pause();

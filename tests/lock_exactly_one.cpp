@@ -53,7 +53,8 @@ struct board {
     }
   }
   static board& make() {
-    void* memory = ::mmap(nullptr, sizeof(board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void* memory =
+        ::mmap(nullptr, sizeof(board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     REQUIRE(memory != MAP_FAILED);
     return *new (memory) board;
   }
@@ -123,7 +124,8 @@ int contend(board& shared, int index, const std::string& name, const lock_option
   return 75;
 }
 
-void rounds_of_contenders(int count, const lock_options& options, const std::function<bool()>& prepare) {
+void rounds_of_contenders(int count, const lock_options& options,
+                          const std::function<bool()>& prepare) {
   board& shared = board::make();
   const std::string name = support::unique_name("one");
   for (int round = 0; round < count; ++round) {
@@ -150,8 +152,9 @@ void rounds_of_contenders(int count, const lock_options& options, const std::fun
       faults += shared.outcomes[i].fault != 0;
       if (shared.outcomes[i].refused_by != all.pid(static_cast<std::size_t>(winner))) {
         ++wrong;
-        MESSAGE("named " << shared.outcomes[i].refused_by.load() << " instead of " << all.pid(static_cast<std::size_t>(winner))
-                         << ", fault " << shared.outcomes[i].fault.load());
+        MESSAGE("named " << shared.outcomes[i].refused_by.load() << " instead of "
+                         << all.pid(static_cast<std::size_t>(winner)) << ", fault "
+                         << shared.outcomes[i].fault.load());
       }
       CHECK(all.end(static_cast<std::size_t>(i), 0) == 75 << 8);
     }
@@ -167,8 +170,10 @@ void rounds_of_contenders(int count, const lock_options& options, const std::fun
 bool own_network() { return ::unshare(CLONE_NEWNET) == 0; }
 
 bool own_files() {
-  return ::unshare(CLONE_NEWNS) == 0 && ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-         ::mount("none", "/run", "tmpfs", 0, "size=1m") == 0 && ::mount("none", "/tmp", "tmpfs", 0, "size=1m") == 0;
+  return platform::has_socket_lock && ::unshare(CLONE_NEWNS) == 0 &&
+         ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+         ::mount("none", "/run", "tmpfs", 0, "size=1m") == 0 &&
+         ::mount("none", "/tmp", "tmpfs", 0, "size=1m") == 0;
 }
 
 /// Whether this machine lets a test do that; says why not.
@@ -177,7 +182,8 @@ bool possible(const char* what, bool (*prepare)()) {
   if (pid == 0) ::_exit(prepare() ? 0 : 1);
   int status = 1;
   ::waitpid(pid, &status, 0);
-  if (status != 0) MESSAGE("skipped: " << what << " needs root and namespaces");
+  if (status != 0)
+    MESSAGE("skipped: " << std::string(what) << " needs root, namespaces and a socket lock");
   return status == 0;
 }
 
@@ -221,7 +227,8 @@ TEST_CASE("200 waiters have the name one at a time, and each gets its turn") {
       return 0;
     });
     first.release();
-    CHECK(support::wait_until([&] { return shared.turns.load() == 200; }, std::chrono::seconds(60)));
+    CHECK(
+        support::wait_until([&] { return shared.turns.load() == 200; }, std::chrono::seconds(60)));
     for (std::size_t i = 0; i < 200; ++i) CHECK(all.end(i, 0) == 0);
   }
   CHECK(shared.most == 1);
@@ -254,7 +261,8 @@ void fight(const lock_options& base, int turns, const std::function<bool()>& pre
       }
       return 0;
     });
-    CHECK(support::wait_until([&] { return shared.turns.load() == 16 * turns; }, std::chrono::seconds(60)));
+    CHECK(support::wait_until([&] { return shared.turns.load() == 16 * turns; },
+                              std::chrono::seconds(60)));
     for (std::size_t i = 0; i < 16; ++i) CHECK(all.end(i, 0) == 0);
   }
   CHECK(shared.most == 1);

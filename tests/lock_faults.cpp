@@ -22,7 +22,8 @@ namespace {
 long allocations_left = -1;  // negative: no limit
 }
 
-// The whole program's: fails when the count is used up. (Not inlined: g++ would see malloc and delete.)
+// The whole program's: fails when the count is used up. (Not inlined: g++ would see malloc and
+// delete.)
 [[gnu::noinline]] void* operator new(std::size_t size) {
   if (allocations_left >= 0 && allocations_left-- == 0) {
     allocations_left = 0;
@@ -53,7 +54,8 @@ constexpr bool sanitized = false;
 
 enum : int { all_well = 0, not_taken = 10, lost = 11 };
 
-/// Takes, checks, and lets go; marks where it has the lock. (Marks 2 and 3: it has it.) Says how that went.
+/// Takes, checks, and lets go; marks where it has the lock. (Marks 2 and 3: it has it.) Says how
+/// that went.
 int life(const std::string& name, const lock_options& options, bool file_alone) {
   if (file_alone && ::unshare(CLONE_NEWNET) != 0) return not_taken;
   std::error_code ec;
@@ -72,7 +74,9 @@ int life(const std::string& name, const lock_options& options, bool file_alone) 
 
 }  // namespace
 
-TEST_CASE("whichever system call fails, nobody is let in beside a holder, and the name is free afterwards") {
+TEST_CASE(
+    "whichever system call fails, nobody is let in beside a holder, and the name is free "
+    "afterwards") {
   bool file_alone = false;
   SUBCASE("both locks") {}
   SUBCASE("the file lock alone") {
@@ -104,10 +108,11 @@ TEST_CASE("whichever system call fails, nobody is let in beside a holder, and th
       CAPTURE(one.number());
       // sigprocmask can't fail, nor getpid and its like; failing a mark is no fault.
       const long number = one.number();
-      if (at_mark || number == SYS_rt_sigprocmask || number == SYS_getpid || number == SYS_geteuid || number == SYS_gettid ||
-          number == SYS_exit_group || number == SYS_munmap || number == SYS_futex || number == SYS_clock_gettime ||
-          (sanitized && (number == SYS_mmap || number == SYS_sigaltstack || number == SYS_madvise || number == SYS_brk ||
-                         number == SYS_mprotect)))
+      if (at_mark || number == SYS_rt_sigprocmask || number == SYS_getpid ||
+          number == SYS_geteuid || number == SYS_gettid || number == SYS_exit_group ||
+          number == SYS_munmap || number == SYS_futex || number == SYS_clock_gettime ||
+          (sanitized && (number == SYS_mmap || number == SYS_sigaltstack || number == SYS_madvise ||
+                         number == SYS_brk || number == SYS_mprotect)))
         continue;
       if (!one.fail_call(error)) {
         MESSAGE("skipped: calls can't be made to fail on this machine");
@@ -128,7 +133,8 @@ TEST_CASE("whichever system call fails, nobody is let in beside a holder, and th
       }
       const int status = one.finish();
       CHECK(WIFEXITED(status));
-      CHECK((WEXITSTATUS(status) == all_well || WEXITSTATUS(status) == not_taken || WEXITSTATUS(status) == lost));
+      CHECK((WEXITSTATUS(status) == all_well || WEXITSTATUS(status) == not_taken ||
+             WEXITSTATUS(status) == lost));
       std::error_code ec;
       pid_lockfile last(name, options, ec);
       CHECK(!ec);

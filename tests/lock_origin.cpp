@@ -33,7 +33,8 @@ std::string told_by_child(const std::function<std::string()>& tell) {
   ::close(answer[1]);
   std::string text;
   char block[256];
-  for (ssize_t size = 0; (size = ::read(answer[0], block, sizeof block)) > 0;) text.append(block, static_cast<std::size_t>(size));
+  for (ssize_t size = 0; (size = ::read(answer[0], block, sizeof block)) > 0;)
+    text.append(block, static_cast<std::size_t>(size));
   ::close(answer[0]);
   ::waitpid(pid, nullptr, 0);
   return text;
@@ -43,19 +44,23 @@ std::string told_by_child(const std::function<std::string()>& tell) {
 
 TEST_CASE("a service is told by its cgroup, of the system or of a user") {
   CHECK(unit_of_cgroup("/system.slice/shiva.service") == "systemd unit shiva.service");
-  CHECK(unit_of_cgroup("/system.slice/system-bot.slice/bot@7.service") == "systemd unit bot@7.service");
+  CHECK(unit_of_cgroup("/system.slice/system-bot.slice/bot@7.service") ==
+        "systemd unit bot@7.service");
   CHECK(unit_of_cgroup("/user.slice/user-1000.slice/user@1000.service/app.slice/shiva.service") ==
         "systemd user unit shiva.service");
   CHECK(unit_of_cgroup("/system.slice/shiva.service/payload/x") == "systemd unit shiva.service");
 }
 
 TEST_CASE("sessions, logins, cron and containers are no services") {
-  for (const char* path : {"/", "", "/user.slice/user-1000.slice/session-3.scope", "/user.slice/user-1000.slice/user@1000.service",
-                           "/user.slice/user-1000.slice/user@1000.service/init.scope", "/system.slice/ssh.service",
-                           "/system.slice/sshd.service", "/system.slice/system-sshd.slice/sshd@7-10.0.0.1:22.service",
-                           "/system.slice/cron.service", "/system.slice/crond.service", "/system.slice/system-getty.slice/getty@tty1.service",
-                           "/user.slice/user-1000.slice/user@1000.service/app.slice/vte-spawn-1.scope",
-                           "/system.slice/docker-abc.scope", "/system.slice/docker.service.d", ".service"}) {
+  for (const char* path :
+       {"/", "", "/user.slice/user-1000.slice/session-3.scope",
+        "/user.slice/user-1000.slice/user@1000.service",
+        "/user.slice/user-1000.slice/user@1000.service/init.scope", "/system.slice/ssh.service",
+        "/system.slice/sshd.service", "/system.slice/system-sshd.slice/sshd@7-10.0.0.1:22.service",
+        "/system.slice/cron.service", "/system.slice/crond.service",
+        "/system.slice/system-getty.slice/getty@tty1.service",
+        "/user.slice/user-1000.slice/user@1000.service/app.slice/vte-spawn-1.scope",
+        "/system.slice/docker-abc.scope", "/system.slice/docker.service.d", ".service"}) {
     CAPTURE(path);
     CHECK(unit_of_cgroup(path).empty());
   }
@@ -63,16 +68,23 @@ TEST_CASE("sessions, logins, cron and containers are no services") {
 
 TEST_CASE("the list of cgroups is read in both versions, and any bytes are bearable") {
   CHECK(origin_of_cgroups("0::/system.slice/shiva.service\n") == "systemd unit shiva.service");
-  CHECK(origin_of_cgroups("12:cpu,cpuacct:/\n1:name=systemd:/system.slice/shiva.service\n0::/\n") == "systemd unit shiva.service");
+  CHECK(origin_of_cgroups("12:cpu,cpuacct:/\n1:name=systemd:/system.slice/shiva.service\n0::/\n") ==
+        "systemd unit shiva.service");
   CHECK(origin_of_cgroups("12:cpu:/system.slice/shiva.service\n") == "");
   CHECK(origin_of_cgroups("0::/docker/0123\n") == "container");
-  CHECK(origin_of_cgroups("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-1.scope\n") == "container");
-  CHECK(origin_of_cgroups("0::/user.slice/x.slice/user@1.service/user.slice/libpod-1.scope/container\n") == "container");
-  for (const char* text : {"", "\n\n", ":", "::", "a:b", "0::", "0::/"}) CHECK(origin_of_cgroups(text).empty());
+  CHECK(origin_of_cgroups("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-1.scope\n") ==
+        "container");
+  CHECK(origin_of_cgroups(
+            "0::/user.slice/x.slice/user@1.service/user.slice/libpod-1.scope/container\n") ==
+        "container");
+  for (const char* text : {"", "\n\n", ":", "::", "a:b", "0::", "0::/"})
+    CHECK(origin_of_cgroups(text).empty());
 }
 
 TEST_CASE("terminals have the names of their devices") {
-  const auto device = [](unsigned major, unsigned minor) { return static_cast<int>((minor & 0xff) | major << 8 | (minor & ~0xffU) << 12); };
+  const auto device = [](unsigned major, unsigned minor) {
+    return static_cast<int>((minor & 0xff) | major << 8 | (minor & ~0xffU) << 12);
+  };
   CHECK(terminal_name(0).empty());
   CHECK(terminal_name(device(136, 3)) == "/dev/pts/3");
   CHECK(terminal_name(device(137, 5)) == "/dev/pts/261");
@@ -99,8 +111,9 @@ TEST_CASE("a process on a terminal is told by that terminal") {
 }
 
 TEST_CASE("what came through tmux, ssh or cron is told by the nearest of them among the parents") {
-  for (const auto& [name, expected] : {std::pair{"tmux: server", "tmux"}, std::pair{"sshd", "ssh"}, std::pair{"cron", "cron"},
-                                       std::pair{"SCREEN", "screen"}, std::pair{"atd", "at"}}) {
+  for (const auto& [name, expected] :
+       {std::pair{"tmux: server", "tmux"}, std::pair{"sshd", "ssh"}, std::pair{"cron", "cron"},
+        std::pair{"SCREEN", "screen"}, std::pair{"atd", "at"}}) {
     CAPTURE(name);
     const std::string told = told_by_child([&] {
       ::prctl(PR_SET_NAME, "sshd", 0, 0, 0);

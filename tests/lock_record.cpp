@@ -28,7 +28,8 @@ lock_record sample() {
   record.host = "tesseract";
   record.executable = "/opt/a b/shiva\tbot";
   record.started_from = "systemd unit shiva.service";
-  record.arguments = {"shiva", "", "--key=a=b", "two\nlines", "\xc3\xa4\xff", std::string("nul\0nul", 7), "%41"};
+  record.arguments = {
+      "shiva", "", "--key=a=b", "two\nlines", "\xc3\xa4\xff", std::string("nul\0nul", 7), "%41"};
   record.working_directory = "/home/knox/shiva";
   record.acquired_at += std::chrono::milliseconds(1'774'141'080'123);
   record.grace = std::chrono::milliseconds(5000);
@@ -131,8 +132,8 @@ TEST_CASE("a short record over the tail of a longer one is read as the short one
 }
 
 TEST_CASE("a pid that can't be one is refused, also in a text that is otherwise whole") {
-  for (const char* pid : {"", "0", "-1", "-0", "+1", " 1", "1 ", "0x10", "2147483648", "99999999999999999999999", "1\r", "12abc",
-                          "1.0", "\xd9\xa1"}) {
+  for (const char* pid : {"", "0", "-1", "-0", "+1", " 1", "1 ", "0x10", "2147483648",
+                          "99999999999999999999999", "1\r", "12abc", "1.0", "\xd9\xa1"}) {
     CAPTURE(pid);
     CHECK(!parse_record(signed_text(std::string(pid) + "\nname=x\n")));
   }
@@ -141,9 +142,11 @@ TEST_CASE("a pid that can't be one is refused, also in a text that is otherwise 
 }
 
 TEST_CASE("nonsense in single fields is passed over") {
-  const auto read = parse_record(signed_text(
-      "77\nboot=xyz\nstart=-5\nacquired_at=99999999999999999999\ngrace=18446744073709551615\nwarden=-1:7\nmark=no\n"
-      "executable_file=1\nuid=99999999999\nno equals sign\n=\nunknown=1\nname=%\nargument=%zz%4\n"));
+  const auto read =
+      parse_record(signed_text("77\nboot=xyz\nstart=-5\nacquired_at=99999999999999999999\ngrace="
+                               "18446744073709551615\nwarden=-1:7\nmark=no\n"
+                               "executable_file=1\nuid=99999999999\nno equals "
+                               "sign\n=\nunknown=1\nname=%\nargument=%zz%4\n"));
   REQUIRE(read);
   CHECK(read->process.pid == 77);
   CHECK(!read->process.complete());
@@ -167,13 +170,25 @@ TEST_CASE("any bytes at all can be parsed") {
   }
 }
 
-TEST_CASE("whatever is in a lock file that nobody holds, the name is free, and the file is written anew") {
+TEST_CASE(
+    "whatever is in a lock file that nobody holds, the name is free, and the file is written "
+    "anew") {
   const std::string whole = text_of(sample());
   lock_record living = sample();
   living.process.pid = ::getppid();
-  const std::string contents[] = {"", "\n", "0\n", "-1\n", "1\n", "99999999999999\n", "12abc\n", "77\r\nname=x\r\n",
-                                  std::string(1, '\0'), std::string(1 << 20, '\xff'), std::string(5000, '1'),
-                                  whole.substr(0, whole.size() / 2), std::to_string(::getpid()) + "\n",
+  const std::string contents[] = {"",
+                                  "\n",
+                                  "0\n",
+                                  "-1\n",
+                                  "1\n",
+                                  "99999999999999\n",
+                                  "12abc\n",
+                                  "77\r\nname=x\r\n",
+                                  std::string(1, '\0'),
+                                  std::string(1 << 20, '\xff'),
+                                  std::string(5000, '1'),
+                                  whole.substr(0, whole.size() / 2),
+                                  std::to_string(::getpid()) + "\n",
                                   std::to_string(::getppid()) + "\n"};
   for (const std::string& content : contents) {
     CAPTURE(content.substr(0, 40));

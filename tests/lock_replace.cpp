@@ -31,8 +31,10 @@ struct place {
     return result;
   }
   std::string file() const { return directory / (name + ".lock"); }
-  support::program start(support::start_options how = {}, std::vector<std::string> more = {}) const {
-    std::vector<std::string> arguments = {INSTANCE_GUARD_LOCK_HELPER, name, "directory=" + directory.path().string()};
+  support::program start(support::start_options how = {},
+                         std::vector<std::string> more = {}) const {
+    std::vector<std::string> arguments = {INSTANCE_GUARD_LOCK_HELPER, name,
+                                          "directory=" + directory.path().string()};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return support::program(arguments, std::move(how));
   }
@@ -64,7 +66,8 @@ TEST_CASE("a holder is asked to leave, and leaves") {
   CHECK(lock.recovered_from()->process.pid == holder.pid());
 }
 
-TEST_CASE("a holder that ignores SIGTERM, or is stopped, is killed after its grace and two seconds") {
+TEST_CASE(
+    "a holder that ignores SIGTERM, or is stopped, is killed after its grace and two seconds") {
   place here;
   auto holder = here.start({.before_exec = [] { return ::signal(SIGTERM, SIG_IGN) != SIG_ERR; }});
   REQUIRE(holder.read_until("taken"));
@@ -90,8 +93,12 @@ TEST_CASE("it works without pidfds too") {
   place here;
   auto holder = here.start();
   REQUIRE(holder.read_until("taken"));
-  auto other = here.start({.before_exec = [] { return support::deny_system_calls({SYS_pidfd_open, SYS_pidfd_send_signal}, ENOSYS); }},
-                          {"replace"});
+  auto other = here.start(
+      {.before_exec =
+           [] {
+             return support::deny_system_calls({SYS_pidfd_open, SYS_pidfd_send_signal}, ENOSYS);
+           }},
+      {"replace"});
   CHECK(other.read_line().value_or("").starts_with("taken"));
   CHECK(holder.wait().has_value());
 }
@@ -121,11 +128,10 @@ TEST_CASE("a record that names a process which is not the holder gets nobody kil
   SUBCASE("the whole identity of another") {
     status.holder->process = process_identity::of(bystander.pid(), ec);
   }
-  SUBCASE("a pid whose process is another by now") {
-    status.holder->process.pid = bystander.pid();
-  }
+  SUBCASE("a pid whose process is another by now") { status.holder->process.pid = bystander.pid(); }
   here.rewrite(*status.holder);
-  const bool can_tell = detail::holder_by_socket(lock_scope::user, detail::lock_name(here.name)).has_value();
+  const bool can_tell =
+      detail::holder_by_socket(lock_scope::user, detail::lock_name(here.name)).has_value();
   if (!can_tell) {
     MESSAGE("skipped: this kernel does not tell who listens");
     return;
@@ -144,7 +150,8 @@ TEST_CASE("in scope host a record can't make root kill a process of another user
   place here;
   ::chmod(here.directory.path().c_str(), 01777);
   auto victim = support::program({"sleep", "1000"});  // root's
-  auto mallory = here.start({.before_exec = [] { return support::become(support::nobody); }}, {"host"});
+  auto mallory =
+      here.start({.before_exec = [] { return support::become(support::nobody); }}, {"host"});
   REQUIRE(mallory.read_line().value_or("").starts_with("taken"));
   lock_options options = here.options();
   options.scope = lock_scope::host;
@@ -174,7 +181,9 @@ TEST_CASE("in scope host a record can't make root kill a process of another user
   CHECK(state(victim.pid()) == 'S');
 }
 
-TEST_CASE("a holder that belongs to a service manager is not replaced, and the command that stops it is named") {
+TEST_CASE(
+    "a holder that belongs to a service manager is not replaced, and the command that stops it is "
+    "named") {
   place here;
   auto holder = here.start();
   REQUIRE(holder.read_until("taken"));

@@ -23,7 +23,9 @@ using namespace instance_guard;
 namespace {
 
 struct shared_word {
-  std::atomic<int>* value = new (::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) std::atomic<int>(0);
+  std::atomic<int>* value =
+      new (::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0))
+          std::atomic<int>(0);
   ~shared_word() { ::munmap(value, 4096); }
   std::atomic<int>& operator*() const { return *value; }
 };
@@ -53,7 +55,9 @@ int take_and_let_go(const std::string& name, const lock_options& options, std::a
 
 }  // namespace
 
-TEST_CASE("whoever stands still anywhere between taking and letting go, nobody else has the name with it") {
+TEST_CASE(
+    "whoever stands still anywhere between taking and letting go, nobody else has the name with "
+    "it") {
   support::temporary_directory directory;
   const lock_options options = {.directory = directory.path()};
   int points = 0;
@@ -128,7 +132,9 @@ TEST_CASE("whoever stands still anywhere while it lets go, nobody gets the name 
   CHECK(points > 20);
 }
 
-TEST_CASE("killed at any system call of taking or letting go, the name is free at once and nothing is left") {
+TEST_CASE(
+    "killed at any system call of taking or letting go, the name is free at once and nothing is "
+    "left") {
   support::temporary_directory directory;
   const lock_options options = {.directory = directory.path()};
   for (int kill_after = 0;; ++kill_after) {
@@ -154,7 +160,8 @@ TEST_CASE("killed at any system call of taking or letting go, the name is free a
   }
 }
 
-TEST_CASE("killed at any system call while it puts its file back, the name is free and nothing is left") {
+TEST_CASE(
+    "killed at any system call while it puts its file back, the name is free and nothing is left") {
   bool written = false;
   support::temporary_directory directory;
   const lock_options options = {.directory = directory.path()};

@@ -16,11 +16,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <set>
 #include <string>
+#include <thread>
 
 #include "support/deny_system_calls.hpp"
 #include "support/other_user.hpp"
@@ -51,8 +53,8 @@ struct place {
 };
 
 /// What a start says of a place that it can't use.
-void check_refused(const place& here, std::error_code expected, const std::string& path, const std::string& cure,
-                   const lock_options& options) {
+void check_refused(const place& here, std::error_code expected, const std::string& path,
+                   const std::string& cure, const lock_options& options) {
   std::error_code ec;
   pid_lockfile lock(here.name, options, ec);
   CAPTURE(lock.explanation());
@@ -62,11 +64,14 @@ void check_refused(const place& here, std::error_code expected, const std::strin
   CHECK(lock.explanation().find("cure") != std::string::npos);
   CHECK(lock.explanation().find(cure) != std::string::npos);
 }
-void check_refused(const place& here, std::error_code expected, const std::string& path, const std::string& cure) {
+void check_refused(const place& here, std::error_code expected, const std::string& path,
+                   const std::string& cure) {
   check_refused(here, expected, path, cure, here.options());
 }
 std::error_code of(errc code) { return make_error_code(code); }
-std::error_code of(std::errc code) { return std::error_code(static_cast<int>(code), std::system_category()); }
+std::error_code of(std::errc code) {
+  return std::error_code(static_cast<int>(code), std::system_category());
+}
 
 /// Runs in a forked child, since it changes the process; 0: as promised, 77: not possible here.
 int in_child(const std::function<int()>& work) {
@@ -80,12 +85,13 @@ int in_child(const std::function<int()>& work) {
 
 bool root_only(const char* what) {
   if (support::is_root()) return true;
-  MESSAGE("skipped: " << what << " needs root");
+  MESSAGE("skipped: " << std::string(what) << " needs root");
   return false;
 }
 
 bool own_mounts() {
-  return ::unshare(CLONE_NEWNS) == 0 && ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
+  return ::unshare(CLONE_NEWNS) == 0 &&
+         ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
 }
 
 const uid_t stranger = 1'000'000'000u + static_cast<uid_t>(::getpid());
@@ -117,7 +123,8 @@ TEST_SUITE("directory") {
     if (!root_only("giving a directory away")) return;
     place here;
     REQUIRE(::chown(here.locks().c_str(), support::nobody, support::nobody) == 0);
-    check_refused(here, of(errc::unsafe_directory), here.locks() + " belongs to user nobody", "rm -r " + here.locks());
+    check_refused(here, of(errc::unsafe_directory), here.locks() + " belongs to user nobody",
+                  "rm -r " + here.locks());
     CHECK(std::filesystem::is_empty(here.locks()));
   }
   TEST_CASE("a symbolic link is refused") {
@@ -125,24 +132,28 @@ TEST_SUITE("directory") {
     const std::string real = here.directory / "real";
     std::filesystem::rename(here.locks(), real);
     std::filesystem::create_directory_symlink(real, here.locks());
-    check_refused(here, of(errc::unsafe_directory), here.locks() + " is a symbolic link", "name its target");
+    check_refused(here, of(errc::unsafe_directory), here.locks() + " is a symbolic link",
+                  "name its target");
     lock_options options = here.options();
     options.directory += "/";
-    check_refused(here, of(errc::unsafe_directory), here.locks() + " is a symbolic link", "name its target", options);
+    check_refused(here, of(errc::unsafe_directory), here.locks() + " is a symbolic link",
+                  "name its target", options);
     CHECK(std::filesystem::is_empty(real));
   }
   TEST_CASE("a file in its place is refused") {
     place here;
     std::filesystem::remove(here.locks());
     std::ofstream(here.locks()) << "mine";
-    check_refused(here, of(errc::unsafe_directory), here.locks() + " is no directory", "rm " + here.locks());
+    check_refused(here, of(errc::unsafe_directory), here.locks() + " is no directory",
+                  "rm " + here.locks());
     CHECK(std::filesystem::file_size(here.locks()) == 4);
   }
   TEST_CASE("one that others can write is refused") {
     for (const mode_t mode : {0770, 0702, 0777}) {
       place here;
       ::chmod(here.locks().c_str(), mode);
-      check_refused(here, of(errc::unsafe_directory), here.locks() + " can be written by others", "chmod go-w");
+      check_refused(here, of(errc::unsafe_directory), here.locks() + " can be written by others",
+                    "chmod go-w");
       struct stat facts = {};
       ::stat(here.locks().c_str(), &facts);
       CHECK((facts.st_mode & 07777) == mode);
@@ -159,7 +170,8 @@ TEST_SUITE("directory") {
     place here;
     lock_options options = here.options();
     options.directory = here.locks() + "/a/b";
-    check_refused(here, of(std::errc::no_such_file_or_directory), options.directory.string(), "make the directory above", options);
+    check_refused(here, of(std::errc::no_such_file_or_directory), options.directory.string(),
+                  "make the directory above", options);
     CHECK(std::filesystem::is_empty(here.locks()));
   }
   TEST_CASE("one without access is named") {
@@ -191,7 +203,8 @@ TEST_SUITE("directory") {
         options.allow_network_file_system = allowed;
         std::error_code ec;
         pid_lockfile lock(here.name, options, ec);
-        if (ec == errc::network_file_system && lock.explanation().find("cure") != std::string::npos) return 3;
+        if (ec == errc::network_file_system && lock.explanation().find("cure") != std::string::npos)
+          return 3;
         return ec ? 1 : 0;
       });
       if (!one.possible()) return;
@@ -216,7 +229,9 @@ TEST_SUITE("directory") {
             return default_lock_directory(lock_scope::user) == before ? 0 : 1;
           }) == 0);
   }
-  TEST_CASE("the default one, made first by a stranger, is passed over; if all are, it is refused with the cure") {
+  TEST_CASE(
+      "the default one, made first by a stranger, is passed over; if all are, it is refused with "
+      "the cure") {
     if (!root_only("being several users")) return;
     const std::string base = "/tmp/instance_guard-" + std::to_string(stranger);
     const auto path = [&](int n) { return n == 0 ? base : base + "." + std::to_string(n); };
@@ -239,7 +254,8 @@ TEST_SUITE("directory") {
             std::error_code ec;
             pid_lockfile lock(name, ec);
             if (ec != errc::unsafe_directory) return 1;
-            if (lock.explanation().find(base + " belongs to user root") == std::string::npos) return 2;
+            if (lock.explanation().find(base + " belongs to user root") == std::string::npos)
+              return 2;
             if (lock.explanation().find("cure     rm -r " + base) == std::string::npos) return 3;
             return 0;
           }) == 0);
@@ -266,8 +282,11 @@ TEST_SUITE("lock file") {
     const std::string victim = here.directory / "victim";
     std::ofstream(victim) << "precious";
     SUBCASE("to a file") { std::filesystem::create_symlink(victim, here.file()); }
-    SUBCASE("dangling") { std::filesystem::create_symlink(here.directory / "missing", here.file()); }
-    check_refused(here, of(std::errc::invalid_argument), here.file() + " is a symbolic link", "remove it");
+    SUBCASE("dangling") {
+      std::filesystem::create_symlink(here.directory / "missing", here.file());
+    }
+    check_refused(here, of(std::errc::invalid_argument), here.file() + " is a symbolic link",
+                  "remove it");
     CHECK(std::filesystem::file_size(victim) == 8);
     CHECK(!std::filesystem::exists(here.directory / "missing"));
   }
@@ -305,8 +324,36 @@ TEST_SUITE("lock file") {
     const std::string victim = here.directory / "victim";
     std::ofstream(victim) << "precious";
     std::filesystem::create_hard_link(victim, here.file());
-    check_refused(here, of(std::errc::too_many_links), here.file() + " has a second name", "rm " + here.file());
+    check_refused(here, of(std::errc::too_many_links), here.file() + " has a second name",
+                  "rm " + here.file());
     CHECK(std::filesystem::file_size(victim) == 8);
+  }
+  TEST_CASE(
+      "a file that is replaced all the time gives the lock or an error, soon, and never two "
+      "holders") {
+    place here;
+    std::atomic<bool> stop{false};
+    std::thread swapper([&] {
+      const std::string fresh = here.directory / "fresh";
+      while (!stop) {
+        ::close(::open(fresh.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+        ::rename(fresh.c_str(), here.file().c_str());
+      }
+    });
+    int taken = 0, twice = 0;
+    for (int i = 0; i < 200; ++i) {
+      std::error_code ec;
+      pid_lockfile lock(here.name, here.options(), ec);
+      CHECK((!ec || ec == std::errc::resource_unavailable_try_again));
+      if (ec) continue;
+      ++taken;
+      pid_lockfile second(here.name, here.options(), ec);
+      if (!ec) ++twice;
+    }
+    stop = true;
+    swapper.join();
+    CHECK(taken > 0);
+    CHECK(twice == 0);
   }
   TEST_CASE("a file of another user is refused") {
     if (!root_only("giving a file away")) return;
@@ -314,14 +361,16 @@ TEST_SUITE("lock file") {
     ::chmod(here.locks().c_str(), 01777);
     std::ofstream(here.file()) << "theirs";
     REQUIRE(::chown(here.file().c_str(), support::nobody, support::nobody) == 0);
-    check_refused(here, of(std::errc::operation_not_permitted), here.file() + " belongs to user nobody", "rm " + here.file());
+    check_refused(here, of(std::errc::operation_not_permitted),
+                  here.file() + " belongs to user nobody", "rm " + here.file());
     CHECK(std::filesystem::file_size(here.file()) == 6);
     // ... also where the kernel protects it (fs.protected_regular) from being opened.
     CHECK(in_child([&] {
             if (!support::become(stranger)) return 77;
             std::error_code ec;
             pid_lockfile lock(here.name, here.options(), ec);
-            return ec && lock.explanation().find("belongs to user nobody") != std::string::npos ? 0 : 1;
+            return ec && lock.explanation().find("belongs to user nobody") != std::string::npos ? 0
+                                                                                                : 1;
           }) == 0);
   }
   TEST_CASE("a file of one's own that can't be opened is named") {
@@ -330,13 +379,17 @@ TEST_SUITE("lock file") {
     ::chmod(here.file().c_str(), 0);
     CHECK(in_child([&] {
             if (support::is_root()) {
-              for (const std::string& each : {here.directory.path().string(), here.locks(), here.file()})
+              for (const std::string& each :
+                   {here.directory.path().string(), here.locks(), here.file()})
                 ::chown(each.c_str(), support::nobody, support::nobody);
               if (!support::become(support::nobody)) return 77;
             }
             std::error_code ec;
             pid_lockfile lock(here.name, here.options(), ec);
-            return ec == std::errc::permission_denied && lock.explanation().find(here.file()) != std::string::npos ? 0 : 1;
+            return ec == std::errc::permission_denied &&
+                           lock.explanation().find(here.file()) != std::string::npos
+                       ? 0
+                       : 1;
           }) == 0);
   }
 }
@@ -346,7 +399,9 @@ TEST_SUITE("file system") {
     if (!root_only("mounting")) return;
     place here;
     CHECK(in_child([&] {
-            if (!own_mounts() || ::mount("none", here.locks().c_str(), "tmpfs", MS_RDONLY, "size=64k,mode=700") != 0) return 77;
+            if (!own_mounts() ||
+                ::mount("none", here.locks().c_str(), "tmpfs", MS_RDONLY, "size=64k,mode=700") != 0)
+              return 77;
             std::error_code ec;
             pid_lockfile lock(here.name, here.options(), ec);
             if (ec != std::errc::read_only_file_system) return 1;
@@ -358,7 +413,9 @@ TEST_SUITE("file system") {
     if (!root_only("mounting")) return;
     place here;
     CHECK(in_child([&] {
-            if (!own_mounts() || ::mount("none", here.locks().c_str(), "tmpfs", 0, "size=64k,mode=700") != 0) return 77;
+            if (!own_mounts() ||
+                ::mount("none", here.locks().c_str(), "tmpfs", 0, "size=64k,mode=700") != 0)
+              return 77;
             const auto fill = [&](const std::string& path) {
               std::ofstream out(path, std::ios::binary);
               const std::string block(1024, 'x');
@@ -384,7 +441,9 @@ TEST_SUITE("file system") {
             return ec ? 6 : 0;
           }) == 0);
   }
-  TEST_CASE("a limit of file sizes (ulimit -f 0) is named, and SIGXFSZ does not end the program, now or later") {
+  TEST_CASE(
+      "a limit of file sizes (ulimit -f 0) is named, and SIGXFSZ does not end the program, now or "
+      "later") {
     place here;
     CHECK(in_child([&] {
             const rlimit none = {0, 0};
@@ -472,7 +531,9 @@ TEST_SUITE("socket lock") {
       if (squatter == 0) {
         ::alarm(120);  // ends by itself, whatever becomes of the test
         ::close(stop[1]);
-        char ok = support::become(stranger) && listen_on(socket_of(0, here.name), backlog) >= 0 ? 'y' : 'n';
+        char ok = support::become(stranger) && listen_on(socket_of(0, here.name), backlog) >= 0
+                      ? 'y'
+                      : 'n';
         if (backlog == 0)
           while (connect_to(socket_of(0, here.name)) >= 0) {
           }
@@ -491,7 +552,10 @@ TEST_SUITE("socket lock") {
       CHECK(in_child([&] {
               std::error_code why;
               pid_lockfile second(here.name, here.options(), why);
-              return why == errc::already_running && second.holder() && second.holder()->process.pid == ::getppid() ? 0 : 1;
+              return why == errc::already_running && second.holder() &&
+                             second.holder()->process.pid == ::getppid()
+                         ? 0
+                         : 1;
             }) == 0);
       CHECK(query_lock(here.name, here.options()).state == lock_state::held);
       lock.release();
@@ -510,7 +574,9 @@ TEST_SUITE("socket lock") {
     const pid_t other = ::fork();
     if (other == 0) {
       ::alarm(120);  // ends by itself, whatever becomes of the test
-      char ok = support::become(stranger) && listen_on("instance_guard/host/" + here.name, 10) >= 0 ? 'y' : 'n';
+      char ok = support::become(stranger) && listen_on("instance_guard/host/" + here.name, 10) >= 0
+                    ? 'y'
+                    : 'n';
       if (::write(ready[1], &ok, 1) < 0) ::_exit(1);
       ::pause();
     }
@@ -527,7 +593,8 @@ TEST_SUITE("socket lock") {
     CHECK(std::filesystem::is_empty(here.locks()) == false);  // its refusal
     CHECK(!std::filesystem::exists(here.file()));
   }
-  TEST_CASE("a process of the same user that has it, without a file, is a holder that can be named") {
+  TEST_CASE(
+      "a process of the same user that has it, without a file, is a holder that can be named") {
     place here;
     const int bound = listen_on(socket_of(::geteuid(), here.name), 10);
     REQUIRE(bound >= 0);
@@ -545,7 +612,8 @@ TEST_SUITE("socket lock") {
 
 TEST_SUITE("kernel") {
   TEST_CASE("without sockets, or without their listing, the file lock does alone") {
-    for (const long denied : {long{SYS_socket}, long{SYS_bind}, long{SYS_listen}, long{SYS_getsockopt}}) {
+    for (const long denied :
+         {long{SYS_socket}, long{SYS_bind}, long{SYS_listen}, long{SYS_getsockopt}}) {
       CAPTURE(denied);
       place here;
       pid_lockfile other(here.name + "-other", here.options());
@@ -559,9 +627,13 @@ TEST_SUITE("kernel") {
               return in_child([&] {
                 std::error_code why;
                 pid_lockfile second(here.name, here.options(), why);
-                return why == errc::already_running && second.holder() && second.holder()->process.pid == ::getppid() ? 0 : 3;
+                return why == errc::already_running && second.holder() &&
+                               second.holder()->process.pid == ::getppid()
+                           ? 0
+                           : 3;
               });
-            }) % 77 == 0);
+            }) % 77 ==
+            0);
     }
   }
   TEST_CASE("without flock nothing is promised") {
@@ -574,7 +646,8 @@ TEST_SUITE("kernel") {
               pid_lockfile lock(here.name, here.options(), ec);
               if (ec.value() != error || lock) return 1;
               return lock.explanation().find(here.file()) == std::string::npos ? 2 : 0;
-            }) % 77 == 0);
+            }) % 77 ==
+            0);
       // What could not be locked was not removed either: somebody may have it.
       std::error_code ec;
       pid_lockfile lock(here.name, here.options(), ec);
@@ -595,7 +668,8 @@ TEST_SUITE("kernel") {
               if (in_child([&] { return lock.owns_lock() ? 1 : 0; }) != 0) return 3;
               lock.release();
               return std::filesystem::exists(here.file()) ? 4 : 0;
-            }) % 77 == 0);
+            }) % 77 ==
+            0);
     }
   }
   TEST_CASE("without /proc a name is held, refused with its pid, and taken over") {
@@ -613,7 +687,9 @@ TEST_SUITE("kernel") {
             }
             const auto end = std::chrono::steady_clock::now() + support::patience;
             std::error_code ec;
-            const auto written = [&] { return std::filesystem::file_size(here.file(), ec) > 0 && !ec; };
+            const auto written = [&] {
+              return std::filesystem::file_size(here.file(), ec) > 0 && !ec;
+            };
             while (!written() && std::chrono::steady_clock::now() < end) ::usleep(1000);
             pid_lockfile refused(here.name, here.options(), ec);
             if (ec != errc::already_running) return 1;
@@ -641,7 +717,8 @@ TEST_SUITE("kernel") {
             pid_lockfile second(here.name, options, ec);
             if (ec != errc::already_running) return 1;
             return second.holder() && second.holder()->process.pid == ::getppid() ? 0 : 2;
-          }) % 77 == 0);
+          }) % 77 ==
+          0);
   }
   TEST_CASE("a host-wide name that another user left abandoned can be taken, refused and let go") {
     if (!root_only("being several users")) return;

@@ -33,7 +33,9 @@ struct place {
   }
   std::string file() const { return directory / ("locks/" + name + ".lock"); }
   support::program start(support::start_options how = {}) const {
-    return support::program({INSTANCE_GUARD_LOCK_HELPER, name, "directory=" + options().directory.string()}, std::move(how));
+    return support::program(
+        {INSTANCE_GUARD_LOCK_HELPER, name, "directory=" + options().directory.string()},
+        std::move(how));
   }
 };
 
@@ -147,7 +149,9 @@ TEST_CASE("another holder that got in by the file, because the socket did not se
   CHECK(other.read_line() == "ok");
 }
 
-TEST_CASE("a lock whose descriptors the program closed is lost, and what has their numbers now is left alone") {
+TEST_CASE(
+    "a lock whose descriptors the program closed is lost, and what has their numbers now is left "
+    "alone") {
   place here;
   pid_lockfile lock(here.name, here.options());
   detail::lock_slot& slot = detail::slot_of(lock);
@@ -163,7 +167,8 @@ TEST_CASE("a lock whose descriptors the program closed is lost, and what has the
   lock.release();
   for (const int each : opened) CHECK(::fcntl(each, F_GETFD) >= 0);
   for (const int each : opened) ::close(each);
-  CHECK(std::filesystem::exists(here.file()));  // somebody else's by now, for all this process knows
+  CHECK(
+      std::filesystem::exists(here.file()));  // somebody else's by now, for all this process knows
   pid_lockfile again(here.name, here.options());
   CHECK(again);
 }

@@ -34,7 +34,8 @@ struct place {
   }
   std::string file() const { return directory / (name + ".lock"); }
   support::program start(std::vector<std::string> more = {}) const {
-    std::vector<std::string> arguments = {INSTANCE_GUARD_LOCK_HELPER, name, "directory=" + directory.path().string()};
+    std::vector<std::string> arguments = {INSTANCE_GUARD_LOCK_HELPER, name,
+                                          "directory=" + directory.path().string()};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return support::program(arguments);
   }
@@ -125,6 +126,19 @@ TEST_CASE("waiting costs nothing: a waiter sleeps until something happens") {
   CHECK(waiter.read_line().value_or("").starts_with("taken"));
 }
 
+TEST_CASE("a holder that is stopped still has the name") {
+  place here;
+  auto holder = here.start();
+  REQUIRE(holder.read_until("taken"));
+  holder.signal(SIGSTOP);
+  REQUIRE(support::wait_until([&] { return state(holder.pid()) == 'T'; }));
+  std::error_code ec;
+  pid_lockfile lock(here.name, here.options(50ms), ec);
+  CHECK(ec == errc::already_running);
+  CHECK(query_lock(here.name, here.options()).state == lock_state::held);
+  CHECK(state(holder.pid()) == 'T');
+}
+
 TEST_CASE("a waiter dies of a signal as it would without") {
   place here;
   auto holder = here.start();
@@ -164,7 +178,8 @@ TEST_CASE("a handler runs while its program waits, and the waiting goes on") {
   CHECK(handled > 10);
 }
 
-TEST_CASE("while a dead holder's children are being ended a start waits, and learns whom it follows") {
+TEST_CASE(
+    "while a dead holder's children are being ended a start waits, and learns whom it follows") {
   place here;
   dead_holder gone(here);
   auto next = here.start();  // wait=0: that is for a live holder
@@ -172,7 +187,27 @@ TEST_CASE("while a dead holder's children are being ended a start waits, and lea
   CHECK(query_lock(here.name, here.options()).state == lock_state::cleaning_up);
   gone.end();
   const auto line = next.read_line();
-  CHECK(line.value_or("").starts_with("taken " + std::to_string(next.pid()) + " " + std::to_string(gone.dead) + " "));
+  CHECK(line.value_or("").starts_with("taken " + std::to_string(next.pid()) + " " +
+                                      std::to_string(gone.dead) + " "));
+}
+
+TEST_CASE("... also when its file was removed, and only the socket is left to tell") {
+  if (!platform::has_socket_lock) return;
+  place here;
+  {
+    pid_lockfile probe(here.name, here.options());
+    if (!detail::holder_by_socket(lock_scope::user, detail::lock_name(here.name))) {
+      MESSAGE("skipped: this kernel does not tell who listens");
+      return;
+    }
+  }
+  dead_holder gone(here);
+  std::filesystem::remove(here.file());
+  auto next = here.start();
+  CHECK(!next.read_line(300ms));
+  CHECK(query_lock(here.name, here.options()).state == lock_state::cleaning_up);
+  gone.end();
+  CHECK(next.read_line().value_or("").starts_with("taken"));
 }
 
 TEST_CASE("what a dead holder left behind can be found by its mark and its warden") {
@@ -221,14 +256,15 @@ TEST_CASE("a warden that stays stopped is killed when the time is over, and the 
     return;
   }
   ::waitpid(gone.warden, nullptr, __WALL);
-  lock_options options = here.options();
-  options.cleanup_wait = 150ms;
-  auto next = here.start({"cleanup_wait=150"});
-  CHECK(support::wait_until([&] { return ::waitpid(gone.warden, nullptr, __WALL | WNOHANG) == gone.warden; }));
+  // However long it would wait for a living holder.
+  auto next = here.start({"cleanup_wait=150", "wait=forever"});
+  CHECK(support::wait_until(
+      [&] { return ::waitpid(gone.warden, nullptr, __WALL | WNOHANG) == gone.warden; }));
   CHECK(next.read_line().value_or("").starts_with("taken"));
 }
 
-TEST_CASE("a stopped process whose pid the record names, but which is another one, gets no signal") {
+TEST_CASE(
+    "a stopped process whose pid the record names, but which is another one, gets no signal") {
   place here;
   auto bystander = support::program({"sleep", "1000"});
   bystander.signal(SIGSTOP);

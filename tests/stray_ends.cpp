@@ -2,7 +2,9 @@
 #include "stray_stage.hpp"
 
 #include <spawn.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
+#include <thread>
 
 using namespace stray_test;
 
@@ -114,7 +116,8 @@ TEST_CASE("a fork that executes nothing ends with the program, whatever it does 
   }
 }
 
-TEST_CASE("a child in the middle of vfork, sharing the memory of the program, ends with it") {
+TEST_CASE("a child in the middle of vfork, sharing the memory of the program, ends with it" *
+          doctest::skip(!platform::children_may_share_memory)) {
   support::scene scene;
   stage there(scene, [&](const ig::stray_mark&) {
     // As vfork(2), but the parent goes on: a child that hangs before it executes something.
@@ -175,6 +178,31 @@ TEST_CASE("a mark behind a megabyte of environment and arguments is found") {
   const outcome end = there.kill();
   CHECK_MESSAGE(end.left == 0, end.str());
   CHECK(!support::alive(pid));
+}
+
+TEST_CASE("one that takes long to end, for it has much memory, is waited for, and its child found") {
+  for (int round = 0; round < 3; ++round) {
+    support::scene scene;
+    stage there(scene, [&](const ig::stray_mark&) {
+      copy_that_stays([] {
+        // Its memory is gone, and with it all that it carries, long before it is dead and its child
+        // an orphan.
+        constexpr std::size_t much = std::size_t{128} << 20;
+        ::mmap(nullptr, much, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+        copy_that_stays([] { ::setsid(); });
+      });
+      copy_that_stays([] {
+        // The same, and of its threads the first one is dead long before the second.
+        std::thread([] { ::pause(); }).detach();
+        constexpr std::size_t much = std::size_t{64} << 20;
+        ::mmap(nullptr, much, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+      });
+    });
+    const auto pids = there.ready(3);
+    const outcome end = there.kill();
+    CHECK_MESSAGE(end.left == 0, end.str());
+    for (const pid_t pid : pids) CHECK_MESSAGE(!support::alive(pid), end.str());
+  }
 }
 
 TEST_CASE("a warden that keeps children alive finds the adopter all the same, if it may lose their orphans") {

@@ -228,6 +228,8 @@ class stage {
     if (options_.before_mark) options_.before_mark();
     std::error_code ec;
     const ig::stray_mark mark = ig::make_stray_mark(ec);
+    // A sanitizer may have a thread of its own, which counts; here it does no harm.
+    if (!mark.env_set) ::setenv(ig::mark_variable, mark.nonce, 1);
     ig::stray_target target = ig::target_of(mark);
     const auto [life_read, life_write] = make_pipe();
     const auto [done_read, done_write] = make_pipe();

@@ -39,6 +39,7 @@ remains leave_behind(const support::scene& scene, const std::function<void(const
     if (before) before();
     std::error_code ec;
     const ig::stray_mark mark = ig::make_stray_mark(ec);
+    if (!mark.env_set) ::setenv(ig::mark_variable, mark.nonce, 1);  // a sanitizer's thread counts
     std::string text = ig::mark_text(ig::target_of(mark)) + "\n";
     write_all(text_write, text.data(), text.size());
     act(mark);

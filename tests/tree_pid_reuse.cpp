@@ -6,6 +6,7 @@
 
 #include <cstdio>
 #include <string>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <vector>
 
@@ -31,6 +32,7 @@ bool pid_max_is_per_namespace() {
 void beside_bystanders(const std::string& owner_arguments) {
   if (!is_root() || !pid_max_is_per_namespace()) return;
   scene s({INSTANCE_GUARD_TEST_OWNER});
+  REQUIRE(::mkdir((s / "locks").c_str(), 0700) == 0);
   const std::string script = R"(
     echo 900 > /proc/sys/kernel/pid_max || exit 77
     "$1" bystander & first=$!
@@ -40,15 +42,16 @@ void beside_bystanders(const std::string& owner_arguments) {
     i=0
     while [ $i -lt "$3" ]; do
       i=$((i + 1))
-      "$2" helper="$1" )" + owner_arguments +
+      "$2" helper="$1" directory="$4" )" +
+                             owner_arguments +
                              R"( > /dev/null
     done
     kill -USR1 $first $second
     wait $first && wait $second)";
-  program p = s.start(
-      {"unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script, "sh",
-       s.helper(), s.path_of(INSTANCE_GUARD_TEST_OWNER), std::to_string(rounds(10, 3))},
-      {.merge_err = true});
+  program p = s.start({"unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c",
+                       script, "sh", s.helper(), s.path_of(INSTANCE_GUARD_TEST_OWNER),
+                       std::to_string(rounds(10, 3)), s / "locks"},
+                      {.merge_err = true});
   const std::string said = p.read_all(std::chrono::seconds(120));
   CAPTURE(said);
   const auto status = p.wait();

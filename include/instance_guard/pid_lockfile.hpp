@@ -10,8 +10,9 @@
 // where it is left, the next holder learns of it by recovered_from().
 //
 // fork(2): a child holds nothing, and its copy of the object does nothing. exec(2): the lock is
-// let go. Threads: one object, one thread at a time; different objects, any. Signals: what ends
-// locks on the way out is in detail/lock_slot.hpp; nothing here may be called in a handler.
+// let go. Threads: one object, one thread at a time, but for verify(), which any may call;
+// different objects, any. Signals: what ends locks on the way out is in detail/lock_slot.hpp;
+// nothing here may be called in a handler.
 #pragma once
 
 #include <filesystem>
@@ -48,7 +49,8 @@ class [[nodiscard]] pid_lockfile {
   pid_lockfile(std::string_view name, const lock_options& options, std::error_code& ec) noexcept {
     acquire(name, options, ec);
   }
-  pid_lockfile(std::string_view name, std::error_code& ec) noexcept : pid_lockfile(name, lock_options{}, ec) {}
+  pid_lockfile(std::string_view name, std::error_code& ec) noexcept
+      : pid_lockfile(name, lock_options{}, ec) {}
 #if INSTANCE_GUARD_EXCEPTIONS
   /// Throws instance_guard::already_running, else std::system_error.
   explicit pid_lockfile(std::string_view name, const lock_options& options = {}) {
@@ -99,11 +101,12 @@ class [[nodiscard]] pid_lockfile {
   /// Lets the name go; twice is once. A name that a process_group keeps goes when its last
   /// process has ended.
   void release() noexcept {
-    if (session_ == nullptr) return;
+    if (session_ == nullptr || session_->slot < 0) return;
     detail::lock_change_scope scope;
     if (detail::is_forked_copy()) detail::drop_inherited_locks();
-    if (detail::lock_slot* slot = session_->held()) detail::release_slot(*slot);
-    session_->slot = -1;
+    // A child of vfork shares this memory: it must not even forget the slot.
+    if (detail::lock_slot* slot = session_->held(); slot != nullptr && detail::release_slot(*slot))
+      session_->slot = -1;
   }
 
   /// The lock file: absolute; empty for an object that never had a name.
@@ -167,11 +170,12 @@ struct lock_record_changes {
   std::optional<std::vector<std::string>> arguments = {};  ///< of the command that a tool runs
   std::optional<std::string> executable = {};
   std::optional<std::string> started_from = {};
-  bool swept = false;                                      ///< the strays of killed holders are ended
+  bool swept = false;  ///< the strays of killed holders are ended
 };
 
 /// One pwrite and one ftruncate. `ec`: lock_lost, or why it could not be written.
-inline void lock_update_record(pid_lockfile& lock, const lock_record_changes& changes, std::error_code& ec) noexcept {
+inline void lock_update_record(pid_lockfile& lock, const lock_record_changes& changes,
+                               std::error_code& ec) noexcept {
   ec.clear();
   without_throwing(ec, [&] {
     lock_session* session = lock.session();
@@ -198,7 +202,8 @@ inline void lock_update_record(pid_lockfile& lock, const lock_record_changes& ch
 
 /// What a name is, and who has it. Takes nothing, disturbs nobody, needs no write access.
 /// `ec`: invalid_name, unsafe_directory; of the system when the file can't be read.
-inline lock_status query_lock(std::string_view name, const lock_options& options, std::error_code& ec) noexcept {
+inline lock_status query_lock(std::string_view name, const lock_options& options,
+                              std::error_code& ec) noexcept {
   ec.clear();
   lock_status status;
   detail::without_throwing(ec, [&] {
@@ -215,25 +220,31 @@ inline lock_status query_lock(std::string_view name, std::error_code& ec) noexce
 }
 
 /// Every name that is not free in a directory, in order.
-inline std::vector<lock_status> list_locks(const lock_options& options, std::error_code& ec) noexcept {
+inline std::vector<lock_status> list_locks(const lock_options& options,
+                                           std::error_code& ec) noexcept {
   ec.clear();
   std::vector<lock_status> result;
   detail::without_throwing(ec, [&] { result = detail::list(options, ec); });
   return result;
 }
-inline std::vector<lock_status> list_locks(std::error_code& ec) noexcept { return list_locks(lock_options{}, ec); }
+inline std::vector<lock_status> list_locks(std::error_code& ec) noexcept {
+  return list_locks(lock_options{}, ec);
+}
 
 /// Where locks of this user, or of the host, are: the same whatever the environment says.
-inline std::filesystem::path default_lock_directory(lock_scope scope, std::error_code& ec) noexcept {
+inline std::filesystem::path default_lock_directory(lock_scope scope,
+                                                    std::error_code& ec) noexcept {
   ec.clear();
   std::filesystem::path result;
   detail::without_throwing(ec, [&] {
     lock_options options;
     options.scope = scope;
     options.allow_network_file_system = true;
-    detail::lock_directory found = detail::open_lock_directory(options, detail::directory_use::look);
+    detail::lock_directory found =
+        detail::open_lock_directory(options, detail::directory_use::look);
     result = std::move(found.path);
-    if (found.fault && found.fault.code != std::errc::no_such_file_or_directory) ec = found.fault.code;
+    if (found.fault && found.fault.code != std::errc::no_such_file_or_directory)
+      ec = found.fault.code;
   });
   return result;
 }

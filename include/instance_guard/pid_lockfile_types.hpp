@@ -50,38 +50,39 @@ struct lock_options {
 /// A holder that was killed, whose strays have yet to be looked for.
 struct killed_holder {
   process_identity process = {};
-  uid_t user = static_cast<uid_t>(-1);     ///< who owned the file that said so
+  uid_t user = static_cast<uid_t>(-1);  ///< who owned the file that said so
   std::chrono::milliseconds grace{0};
   std::string mark = {};
 };
 
 /// What a lock file says of its holder.
 struct lock_record {
-  process_identity process = {};           ///< who has the name
-  process_identity warden = {};            ///< who ends its children after it; nobody without a group
-  std::string name = {};                   ///< as it was asked for, in lower case
+  process_identity process = {};  ///< who has the name
+  process_identity warden = {};   ///< who ends its children after it; nobody without a group
+  std::string name = {};          ///< as it was asked for, in lower case
   std::string version = {};
-  std::string user = {};                   ///< the user's name, or its number
+  std::string user = {};  ///< the user's name, or its number
   std::string executable = {};
-  std::string started_from = {};           ///< "systemd unit shiva.service", "terminal /dev/pts/3", ...
-  std::vector<std::string> arguments = {};  ///< with argument 0; the last may be missing (4 KiB in all)
+  std::string started_from = {};  ///< "systemd unit shiva.service", "terminal /dev/pts/3", ...
+  std::vector<std::string> arguments =
+      {};  ///< with argument 0; the last may be missing (4 KiB in all)
   std::filesystem::path working_directory = {};
   std::chrono::system_clock::time_point acquired_at = {};
-  std::chrono::milliseconds grace{0};      ///< between stop signal and SIGKILL of its children
-  std::string mark = {};                   ///< what its strays are told by, or empty; see detail/stray_sweep.hpp
+  std::chrono::milliseconds grace{0};  ///< between stop signal and SIGKILL of its children
+  std::string mark = {};  ///< what its strays are told by, or empty; see detail/stray_sweep.hpp
   /// Killed before it, oldest first: a holder that is killed while it ends their strays hands the
   /// duty on to the next.
   std::vector<killed_holder> unswept = {};
-  std::string host = {};                   ///< only informs: names of hosts change
+  std::string host = {};  ///< only informs: names of hosts change
   uid_t uid = static_cast<uid_t>(-1);
-  std::uint64_t executable_device = 0;     ///< of the file it runs, as it was at the start
+  std::uint64_t executable_device = 0;  ///< of the file it runs, as it was at the start
   std::uint64_t executable_inode = 0;
 };
 
 /// A start that was refused.
 struct refusal {
   std::chrono::system_clock::time_point at = {};
-  pid_t pid = 0;                           ///< for reading only: it may be somebody else's by now
+  pid_t pid = 0;  ///< for reading only: it may be somebody else's by now
   std::string started_from = {};
 };
 
@@ -93,21 +94,21 @@ enum class lock_state { free, held, cleaning_up, abandoned };
 struct other_holder {
   uid_t uid = 0;
   std::string user = {};
-  pid_t pid = 0;                           ///< 0: can't be told
+  pid_t pid = 0;  ///< 0: can't be told
 };
 
 /// What query_lock() found.
 struct lock_status {
   std::string name = {};
   lock_scope scope = lock_scope::user;
-  std::filesystem::path path = {};         ///< of the lock file, whether it is there or not
+  std::filesystem::path path = {};  ///< of the lock file, whether it is there or not
   lock_state state = lock_state::free;
   std::optional<lock_record> holder = {};  ///< also of an abandoned lock; empty: it can't be read
-  bool replaced_code = false;              ///< the holder's executable was replaced since it started
+  bool replaced_code = false;  ///< the holder's executable was replaced since it started
   std::optional<std::chrono::system_clock::time_point> replaced_at = {};
   std::vector<process_identity> children = {};  ///< of the holder and its warden, with descendants
-  std::vector<refusal> refusals = {};      ///< the last ones, oldest first
-  std::vector<other_holder> others = {};   ///< of the same name, under other users
+  std::vector<refusal> refusals = {};           ///< the last ones, oldest first
+  std::vector<other_holder> others = {};        ///< of the same name, under other users
 };
 
 #if INSTANCE_GUARD_EXCEPTIONS

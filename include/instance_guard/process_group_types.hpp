@@ -101,7 +101,8 @@ struct run_options {
   std::size_t max_output = std::size_t{64} << 20;
   /// Called in the thread that called run, with each piece of stdout as it comes; run_result::out
   /// then stays empty. Pieces end anywhere, also inside a line. If it throws, the command and its
-  /// subtree are ended and the exception leaves run.
+  /// subtree are ended and the exception leaves run; it must not throw in the form of run that is
+  /// noexcept.
   std::function<void(std::string_view)> on_output = {};
   /// process.out and process.err are captured unless they lead somewhere (null, file,
   /// descriptor); stdio::descriptor(1) shares the caller's stdout. With

@@ -135,7 +135,7 @@ inline bool is_alive(const process_identity& who) noexcept {
            (there == 0 && platform::read_process_stat(platform::sys::getpid(), facts) != 0);
   }
   if (result != 0) return platform::sys::kill(who.pid, 0) != -ESRCH;
-  if (who.start_time != 0 && facts.start_time != who.start_time) return false;
+  if (who.start_time != 0 && facts.start_time != 0 && facts.start_time != who.start_time) return false;
   // A leader whose main thread has ended is shown as Z as well, while its other threads live.
   const bool ended = (facts.state == 'Z' && facts.threads <= 1) || facts.state == 'X';
   return !ended && platform::is_process(who.pid);

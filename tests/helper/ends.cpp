@@ -172,6 +172,7 @@ void executing(const char*, words after) {
 void kill_group(const char* value, words) {
   const int which = static_cast<int>(number(value));
   if (which != SIGKILL && which != SIGSTOP) signal(which, SIG_IGN);
+  setpgid(0, 0);  // a child of a group leads one already; nobody else's is to be hit
   kill(0, which);
   ready("kill-group");
   rest();

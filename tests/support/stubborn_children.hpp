@@ -26,6 +26,7 @@ inline const std::vector<std::string>& stubborn_children() {
       "renamed sleep",
       "undumpable daemon sleep",
       "chain=20 sleep",
+      "kill-group=15",
       "daemon undying ignore renamed cleared closed sleep",
   };
   return list;

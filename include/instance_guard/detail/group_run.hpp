@@ -1,6 +1,8 @@
 // layer 4: process_group::run; part of process_group.hpp.
 #pragma once
 
+#include <new>
+
 #include "../process_group.hpp"
 #include "run_capture.hpp"
 
@@ -40,7 +42,15 @@ inline run_result process_group::run(const std::vector<std::string>& arguments, 
                                      std::error_code& ec) noexcept {
   ec.clear();
   run_result result;
-  detail::without_throwing(ec, [&] { result = detail::run_in(*this, arguments, options, ec); });
+#if INSTANCE_GUARD_EXCEPTIONS
+  try {
+    result = detail::run_in(*this, arguments, options, ec);
+  } catch (const std::bad_alloc&) {
+    ec = std::make_error_code(std::errc::not_enough_memory);
+  }  // what else on_output throws ends the program, as documented
+#else
+  result = detail::run_in(*this, arguments, options, ec);
+#endif
   return result;
 }
 

@@ -13,11 +13,12 @@
 
 #include "deadline.hpp"
 #include "lock_attempt.hpp"
+#include "lock_directory.hpp"
 #include "lock_holder.hpp"
 #include "lock_refusals.hpp"
 #include "lock_replace.hpp"
-#include "lock_session.hpp"
 #include "lock_self.hpp"
+#include "lock_session.hpp"
 
 namespace instance_guard::detail {
 
@@ -62,7 +63,9 @@ class lock_waiter {
 class lock_acquisition {
  public:
   explicit lock_acquisition(lock_session& session)
-      : session_(session), live_until_(session.options.wait), waiter_(session.options.scope, session.name) {}
+      : session_(session),
+        live_until_(session.options.wait),
+        waiter_(session.options.scope, session.name) {}
 
   /// Tries until taken, refused or at fault. `ec` and session.fault say which.
   void run(std::error_code& ec) {
@@ -77,7 +80,8 @@ class lock_acquisition {
       if (result == attempt_result::try_again) {
         if (++moved_ > 32)
           return fail(make_fault(std::make_error_code(std::errc::resource_unavailable_try_again),
-                                 directory.path.string() + " is replaced all the time", "find out what replaces it"),
+                                 directory.path.string() + " is replaced all the time",
+                                 "find out what replaces it"),
                       ec);
         continue;
       }
@@ -99,10 +103,11 @@ class lock_acquisition {
       session_.record.version = version;
       described_ = true;
     }
-    lock_attempt one{session_.name, session_.options.scope, session_.path.string(), directory.descriptor.get(),
-                     &session_.record};
+    lock_attempt one{session_.name, session_.options.scope, session_.path.string(),
+                     directory.descriptor.get(), &session_.record};
     const attempt_result result = attempt_lock(one, scope);
-    if (result == attempt_result::taken) {  // before anything that may throw: who owns it lets it go
+    if (result ==
+        attempt_result::taken) {  // before anything that may throw: who owns it lets it go
       session_.slot = one.slot;
       lock_slots[one.slot].session.store(&session_, std::memory_order_relaxed);
       session_.generation = lock_slots[one.slot].generation.load(std::memory_order_relaxed);
@@ -125,30 +130,12 @@ class lock_acquisition {
       return expired(live_until_, errc::already_running, ec,
                      std::string(session_.name.view()) + ": held by this process");
     }
-    holder_state state = result == attempt_result::busy_file ? judge_holder(found_) : holder_state::unknown;
-    if (state == holder_state::unknown) {
-      // A holder between taking the lock and writing its record, or one that can't write it.
-      if (!unknown_until_) unknown_until_.emplace(std::chrono::milliseconds(100));
-      if (!unknown_until_->passed() && result == attempt_result::busy_file) {
-        platform::sys::sleep_for(ms_in_ns);
-        return false;
-      }
-      auto seen = holder_by_socket(session_.options.scope, session_.name);
-      // This process does not have it, or busy_here had said so: a child that was forked just before
-      // the last release has not run its handlers yet.
-      if (seen && seen->process.pid == platform::sys::getpid()) seen.reset();
-      if (seen) {
-        found_ = std::move(seen);
-        state = holder_state::live;
-      } else if (!unknown_until_->passed()) {
-        platform::sys::sleep_for(ms_in_ns);
-        return false;
-      }
-      if (result == attempt_result::busy_socket && state != holder_state::live) found_.reset();
-      if (state == holder_state::unknown) state = found_ ? holder_state::cleaning : holder_state::live;
-    } else {
+    holder_state state =
+        result == attempt_result::busy_file ? judge_holder(found_) : holder_state::unknown;
+    if (state != holder_state::unknown)
       unknown_until_.reset();
-    }
+    else if (!find_out(result, state))
+      return false;
     session_.holder = std::move(found_);
     if (state == holder_state::cleaning) return cleaning_up(ec);
     cleaning_until_.reset();
@@ -165,19 +152,47 @@ class lock_acquisition {
     return expired(live_until_, errc::already_running, ec, refusal_text());
   }
 
+  /// Who it is when no record tells: a holder between taking the lock and writing its record, one
+  /// that can't write it, or one whose file is another. False: look again, for 100 ms at most.
+  bool find_out(attempt_result result, holder_state& state) {
+    if (!unknown_until_) unknown_until_.emplace(std::chrono::milliseconds(100));
+    const bool patient = !unknown_until_->passed();
+    if (patient && result == attempt_result::busy_file) {
+      platform::sys::sleep_for(ms_in_ns);
+      return false;
+    }
+    socket_listener listener = listener_of(session_.options.scope, session_.name);
+    // This process does not have it, or busy_here had said so: a child that was forked just before
+    // the last release has not run its handlers yet.
+    if (listener.record && listener.record->process.pid == platform::sys::getpid()) listener = {};
+    if (patient && listener.state == listener_state::none) {
+      platform::sys::sleep_for(ms_in_ns);
+      return false;
+    }
+    if (result == attempt_result::busy_socket) found_.reset();  // the record is not the holder's
+    state = listener.state == listener_state::gone || found_ ? holder_state::cleaning
+                                                             : holder_state::live;
+    if (listener.record) {
+      found_ = std::move(listener.record);
+      state = holder_state::live;
+    }
+    return true;
+  }
+
   bool cleaning_up(std::error_code& ec) {
     if (!cleaning_until_) {
-      const auto grace = session_.holder->grace;
+      constexpr std::chrono::milliseconds usual_grace{5'000};
+      const auto grace = session_.holder ? session_.holder->grace : usual_grace;
       constexpr std::chrono::milliseconds extra{10'000};
       cleaning_until_.emplace(session_.options.cleanup_wait.value_or(
           grace > no_limit - extra ? no_limit : grace + extra));
     }
-    continue_stopped_warden(*session_.holder);
-    if (!cleaning_until_->passed() || !live_until_.passed()) {
-      wait_until(*cleaning_until_, live_until_);
+    if (session_.holder) continue_stopped_warden(*session_.holder);
+    if (!cleaning_until_->passed()) {
+      wait_until(*cleaning_until_);
       return false;
     }
-    if (!killed_warden_ && kill_stopped_warden(*session_.holder)) {
+    if (session_.holder && !killed_warden_ && kill_stopped_warden(*session_.holder)) {
       killed_warden_ = true;  // its death frees the name
       cleaning_until_.emplace(std::chrono::milliseconds(2'000));
       return false;
@@ -187,7 +202,7 @@ class lock_acquisition {
 
   bool expired(const deadline& until, errc why, std::error_code& ec, std::string what) {
     if (!until.passed()) {
-      wait_until(until, until);
+      wait_until(until);
       return false;
     }
     fail(refusal_fault(why, std::move(what)), ec);
@@ -197,16 +212,13 @@ class lock_acquisition {
   std::string refusal_text() const {
     std::string text = std::string(session_.name.view()) + ": held";
     if (session_.holder)
-      text += " by pid " + std::to_string(session_.holder->process.pid) + ", started from " + session_.holder->started_from;
+      text += " by pid " + std::to_string(session_.holder->process.pid) + ", started from " +
+              session_.holder->started_from;
     return text;
   }
 
-  /// Sleeps until something may have changed, or the later of both deadlines.
-  void wait_until(const deadline& a, const deadline& b) noexcept {
-    const std::int64_t one = a.left();
-    const std::int64_t two = b.left();
-    waiter_.wait(one < 0 || two < 0 ? -1 : (one > two ? one : two));
-  }
+  /// Sleeps until something may have changed, or the deadline.
+  void wait_until(const deadline& until) noexcept { waiter_.wait(until.left()); }
 
   void fail(lock_fault fault, std::error_code& ec) {
     ec = fault.code;

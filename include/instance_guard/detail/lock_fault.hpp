@@ -41,7 +41,9 @@ struct lock_fault {
   }
 
   /// For an exception, whose what() adds the code's message.
-  std::string exception_text() const { return cure.empty() ? what : what + " (cure: " + cure + ")"; }
+  std::string exception_text() const {
+    return cure.empty() ? what : what + " (cure: " + cure + ")";
+  }
 };
 
 inline lock_fault make_fault(std::error_code code, std::string what, std::string cure = {}) {
@@ -65,7 +67,9 @@ inline lock_fault system_fault(int negated_errno, std::string_view path, std::st
     case EFBIG: cure = "raise the limit of file sizes (ulimit -f)"; break;
     case EMFILE: cure = "close descriptors, or raise their limit (ulimit -n)"; break;
     case ENFILE: cure = "the host is out of open files (fs.file-max)"; break;
-    case ENOLCK: cure = "the file system or kernel is out of locks; lock_options.directory elsewhere"; break;
+    case ENOLCK:
+      cure = "the file system or kernel is out of locks; lock_options.directory elsewhere";
+      break;
     case EACCES:
     case EPERM: cure = "give this user access, or lock_options.directory elsewhere"; break;
     case ENOENT: cure = "make the directory above it, or lock_options.directory elsewhere"; break;

@@ -39,9 +39,9 @@ struct lock_name {
   std::string_view view() const noexcept { return {text, size}; }
 };
 
-inline constexpr char lock_suffix[] = ".lock";         // the lock and its record
-inline constexpr char refused_suffix[] = ".refused";   // starts that were refused
-inline constexpr char new_suffix[] = ".lock.new";      // a lock file that is being put back
+inline constexpr char lock_suffix[] = ".lock";        // the lock and its record
+inline constexpr char refused_suffix[] = ".refused";  // starts that were refused
+inline constexpr char new_suffix[] = ".lock.new";     // a lock file that is being put back
 
 /// NAME and a suffix, as a file of the lock directory.
 struct lock_file_name {

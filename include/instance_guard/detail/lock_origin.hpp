@@ -30,7 +30,8 @@ inline std::string unit_of_cgroup(std::string_view path) {
     if (ends_with(part, ".scope")) return {};
     if (!ends_with(part, ".service")) continue;
     std::string_view name = part.substr(0, part.find_first_of("@."));
-    for (const std::string_view entry : {"ssh", "sshd", "cron", "crond", "cronie", "atd", "getty", "serial-getty", "user"})
+    for (const std::string_view entry :
+         {"ssh", "sshd", "cron", "crond", "cronie", "atd", "getty", "serial-getty", "user"})
       if (name == entry) return {};
     const bool users = rest.find("/user@") != std::string_view::npos;
     return (users ? "systemd user unit " : "systemd unit ") + std::string(part);
@@ -54,7 +55,8 @@ inline std::string origin_of_cgroups(std::string_view text) {
       const std::string unit = unit_of_cgroup(path);
       if (!unit.empty()) return unit;
     }
-    for (const std::string_view mark : {"/docker/", "/docker-", "/libpod-", "/crio-", "/kubepods", "/lxc/", "/cri-containerd"})
+    for (const std::string_view mark :
+         {"/docker/", "/docker-", "/libpod-", "/crio-", "/kubepods", "/lxc/", "/cri-containerd"})
       if (path.find(mark) != std::string_view::npos) found = "container";
   }
   return found;
@@ -66,7 +68,8 @@ inline std::string terminal_name(int device) {
   const unsigned major = number >> 8 & 0xfffU;
   const unsigned minor = (number & 0xffU) | (number >> 12 & 0xfff00U);
   if (device == 0) return {};
-  if (major >= 136 && major <= 143) return "/dev/pts/" + std::to_string((major - 136) * 256 + minor);
+  if (major >= 136 && major <= 143)
+    return "/dev/pts/" + std::to_string((major - 136) * 256 + minor);
   if (major == 4 && minor < 64) return "/dev/tty" + std::to_string(minor);
   if (major == 4) return "/dev/ttyS" + std::to_string(minor - 64);
   return "device " + std::to_string(major) + ":" + std::to_string(minor);
@@ -75,7 +78,8 @@ inline std::string terminal_name(int device) {
 inline std::string read_origin_file(pid_t pid, const char* leaf) {
   char path[64];
   char text[4096];
-  const long size = platform::read_small_file(platform::proc_path(path, pid, leaf), text, sizeof text);
+  const long size =
+      platform::read_small_file(platform::proc_path(path, pid, leaf), text, sizeof text);
   return size > 0 ? std::string(text, static_cast<std::size_t>(size)) : std::string();
 }
 
@@ -92,7 +96,8 @@ inline std::string managing_unit(pid_t pid) {
 inline std::string started_from(pid_t pid) {
   const std::string unit = managing_unit(pid);
   if (!unit.empty()) return unit;
-  const bool in_container = origin_of_cgroups(read_origin_file(pid, "cgroup")) == "container" || ::access("/.dockerenv", F_OK) == 0 ||
+  const bool in_container = origin_of_cgroups(read_origin_file(pid, "cgroup")) == "container" ||
+                            ::access("/.dockerenv", F_OK) == 0 ||
                             ::access("/run/.containerenv", F_OK) == 0;
   platform::process_stat facts;
   std::string terminal;
@@ -103,11 +108,16 @@ inline std::string started_from(pid_t pid) {
     if (depth == 0) terminal = terminal_name(facts.terminal);
     const std::string_view name = facts.name;
     if (depth > 0) {
-      if (name.substr(0, 4) == "tmux") through = "tmux";
-      else if (name == "screen" || name == "SCREEN") through = "screen";
-      else if (name == "sshd" || name == "sshd-session") through = "ssh";
-      else if (name == "cron" || name == "crond" || name == "CRON" || name == "anacron") through = "cron";
-      else if (name == "atd") through = "at";
+      if (name.substr(0, 4) == "tmux")
+        through = "tmux";
+      else if (name == "screen" || name == "SCREEN")
+        through = "screen";
+      else if (name == "sshd" || name == "sshd-session")
+        through = "ssh";
+      else if (name == "cron" || name == "crond" || name == "CRON" || name == "anacron")
+        through = "cron";
+      else if (name == "atd")
+        through = "at";
     }
     at = facts.parent;
   }

@@ -1,7 +1,8 @@
 // layer 3: what a name is, found out without taking or disturbing anything.
 //
 // A reader that takes the lock for a moment makes a start fail. So: the mark on the file
-// (F_OFD_GETLK), the list of bound sockets, the record. Held by the socket alone is held, never free.
+// (F_OFD_GETLK), the list of bound sockets, the record. Held by the socket alone is held, never
+// free.
 #pragma once
 
 #include <cstddef>
@@ -9,9 +10,9 @@
 #include <string>
 #include <vector>
 
-#include "lock_attempt.hpp"
 #include "lock_code.hpp"
 #include "lock_directory.hpp"
+#include "lock_file.hpp"
 #include "lock_holder.hpp"
 #include "lock_refusals.hpp"
 #include "lock_session.hpp"
@@ -23,20 +24,21 @@ namespace instance_guard::detail {
 inline std::vector<other_holder> other_holders(const lock_name& name, std::error_code& ec) {
   std::vector<other_holder> result;
   const uid_t self = ::geteuid();
-  platform::for_each_abstract_socket([&](const char* text, std::size_t size, uid_t uid, bool known) noexcept {
-    if (!known || uid == self) return true;
-    const socket_name theirs(lock_scope::user, uid, name.view());
-    if (std::string_view(text, size) != theirs.view()) return true;
-    without_throwing(ec, [&] { result.emplace_back().uid = uid; });
-    return !ec && result.size() < 100;
-  });
+  platform::for_each_abstract_socket(
+      [&](const char* text, std::size_t size, uid_t uid, bool known) noexcept {
+        if (!known || uid == self) return true;
+        const socket_name theirs(lock_scope::user, uid, name.view());
+        if (std::string_view(text, size) != theirs.view()) return true;
+        without_throwing(ec, [&] { result.emplace_back().uid = uid; });
+        return !ec && result.size() < 100;
+      });
   for (other_holder& one : result) {
     one.user = user_name(one.uid);
     const socket_name theirs(lock_scope::user, one.uid, name.view());
     const file_descriptor connection(platform::watch_socket_name(theirs.text, theirs.size));
     uid_t uid = 0;
     if (connection && platform::peer_user(connection.get(), uid) && uid == one.uid)
-      one.pid = platform::peer_process(connection.get());
+      if (const pid_t pid = platform::peer_process(connection.get()); pid > 0) one.pid = pid;
   }
   return result;
 }
@@ -52,13 +54,15 @@ inline int file_is_held(int descriptor, const std::optional<lock_record>& record
   return locked == -EWOULDBLOCK ? 1 : locked < 0 ? locked : 0;
 }
 
-inline void query_file(int directory, const lock_name& name, lock_status& status, std::error_code& ec) {
+inline void query_file(int directory, const lock_name& name, lock_status& status,
+                       std::error_code& ec) {
   namespace sys = platform::sys;
   bool held = false;
   bool empty = true;
   const lock_file_name file(name.view(), lock_suffix);
   if (directory >= 0) {
-    const file_descriptor opened(sys::openat(directory, file.text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
+    const file_descriptor opened(sys::openat(
+        directory, file.text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
     struct stat facts = {};
     if (opened && sys::fstat(opened.get(), &facts) == 0 && S_ISREG(facts.st_mode)) {
       int answer = 0;
@@ -75,9 +79,12 @@ inline void query_file(int directory, const lock_name& name, lock_status& status
       if (answer < 0) ec.assign(-answer, std::system_category());
       held = answer == 1;
     } else if (!opened) {
-      const int again = sys::openat(directory, file.text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
-      if (again >= 0) sys::close(again);
-      else if (again != -ENOENT) ec.assign(-again, std::system_category());
+      const int again = sys::openat(directory, file.text,
+                                    O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+      if (again >= 0)
+        sys::close(again);
+      else if (again != -ENOENT)
+        ec.assign(-again, std::system_category());
     }
     status.refusals = read_refusals(directory, name);
   }
@@ -99,8 +106,10 @@ inline void query_file(int directory, const lock_name& name, lock_status& status
     uid_t uid = 0;
     const int owner = platform::socket_name_owner(address.text, address.size, uid);
     if (owner == 2 || (owner == 1 && (status.scope == lock_scope::host || uid == ::geteuid()))) {
-      status.holder = holder_by_socket(status.scope, name);
-      status.state = lock_state::held;
+      socket_listener listener = listener_of(status.scope, name);
+      status.holder = std::move(listener.record);
+      status.state =
+          listener.state == listener_state::gone ? lock_state::cleaning_up : lock_state::held;
       return;
     }
   }
@@ -125,7 +134,8 @@ inline lock_status query(const lock_name& name, const lock_options& options, std
     for (const process_identity& each : {status.holder->process, status.holder->warden})
       if (each && is_alive(each)) roots.push_back(each.pid);
     if (!roots.empty()) {
-      std::error_code unseen;  // without a list of processes the children are not known, the rest is
+      std::error_code
+          unseen;  // without a list of processes the children are not known, the rest is
       for (const process_identity& each : descendants_of(roots, unseen))
         if (each.pid != status.holder->warden.pid) status.children.push_back(each);
       if (unseen == std::errc::not_enough_memory) ec = unseen;
@@ -148,27 +158,32 @@ inline std::vector<lock_status> list(const lock_options& options, std::error_cod
     if (!name || name.view() != text) return;
     std::size_t at = 0;  // sorted, each once
     while (at < names.size() && names[at] < text) ++at;
-    if (at == names.size() || names[at] != text) names.emplace(names.begin() + static_cast<std::ptrdiff_t>(at), text);
+    if (at == names.size() || names[at] != text)
+      names.emplace(names.begin() + static_cast<std::ptrdiff_t>(at), text);
   };
   if (directory.descriptor) {
     std::error_code walk;
-    for (std::filesystem::directory_iterator at(directory.path, walk), end; !walk && at != end; at.increment(walk)) {
+    for (std::filesystem::directory_iterator at(directory.path, walk), end; !walk && at != end;
+         at.increment(walk)) {
       const std::string file = at->path().filename().string();
       constexpr std::string_view suffix = lock_suffix;
-      if (file.size() > suffix.size() && file.compare(file.size() - suffix.size(), suffix.size(), suffix) == 0)
+      if (file.size() > suffix.size() &&
+          file.compare(file.size() - suffix.size(), suffix.size(), suffix) == 0)
         add(std::string_view(file).substr(0, file.size() - suffix.size()));
     }
     ec = walk;
   }
   // Held elsewhere, or after the file was removed.
   const uid_t self = ::geteuid();
-  platform::for_each_abstract_socket([&](const char* text, std::size_t size, uid_t uid, bool) noexcept {
-    const socket_name prefix(options.scope, self, "");
-    const std::string_view bound(text, size);
-    if ((options.scope == lock_scope::host || uid == self) && bound.substr(0, prefix.size) == prefix.view())
-      without_throwing(ec, [&] { add(bound.substr(prefix.size)); });
-    return !ec;
-  });
+  platform::for_each_abstract_socket(
+      [&](const char* text, std::size_t size, uid_t uid, bool) noexcept {
+        const socket_name prefix(options.scope, self, "");
+        const std::string_view bound(text, size);
+        if ((options.scope == lock_scope::host || uid == self) &&
+            bound.substr(0, prefix.size) == prefix.view())
+          without_throwing(ec, [&] { add(bound.substr(prefix.size)); });
+        return !ec;
+      });
   for (const std::string& name : names) {
     std::error_code one;
     lock_status status = query(lock_name(name), options, one);

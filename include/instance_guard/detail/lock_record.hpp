@@ -128,7 +128,8 @@ inline void format_record(const lock_record& record, record_text& out) noexcept 
   }
   const auto at = duration_cast<milliseconds>(record.acquired_at.time_since_epoch()).count();
   to.number_field("acquired_at", at > 0 ? static_cast<std::uint64_t>(at) : 0);
-  to.number_field("grace", record.grace.count() > 0 ? static_cast<std::uint64_t>(record.grace.count()) : 0);
+  to.number_field("grace",
+                  record.grace.count() > 0 ? static_cast<std::uint64_t>(record.grace.count()) : 0);
   to.number_field("uid", record.uid);
   to.text("executable_file=");
   to.number(record.executable_device);
@@ -138,8 +139,9 @@ inline void format_record(const lock_record& record, record_text& out) noexcept 
   if (!record.mark.empty()) to.field("mark", record.mark, 320);
   for (const killed_holder& each : record.unswept) {
     to.text("unswept=");
-    for (const std::uint64_t part : {static_cast<std::uint64_t>(each.process.pid), each.process.start_time,
-                                     static_cast<std::uint64_t>(each.user), static_cast<std::uint64_t>(each.grace.count())}) {
+    for (const std::uint64_t part :
+         {static_cast<std::uint64_t>(each.process.pid), each.process.start_time,
+          static_cast<std::uint64_t>(each.user), static_cast<std::uint64_t>(each.grace.count())}) {
       to.number(part);
       to.text(":");
     }
@@ -166,7 +168,8 @@ inline void format_record(const lock_record& record, record_text& out) noexcept 
 }
 
 /// A whole decimal number, nothing else; empty when it is not, or exceeds `most`.
-inline std::optional<std::uint64_t> parse_number(std::string_view text, std::uint64_t most) noexcept {
+inline std::optional<std::uint64_t> parse_number(std::string_view text,
+                                                 std::uint64_t most) noexcept {
   if (text.empty() || text.size() > 20) return {};
   std::uint64_t value = 0;
   for (const char c : text) {
@@ -186,7 +189,8 @@ inline std::string unescape(std::string_view text) {
   std::string result;
   result.reserve(text.size());
   for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '%' && i + 2 < text.size() && hex_digit(text[i + 1]) >= 0 && hex_digit(text[i + 2]) >= 0) {
+    if (text[i] == '%' && i + 2 < text.size() && hex_digit(text[i + 1]) >= 0 &&
+        hex_digit(text[i + 2]) >= 0) {
       result += static_cast<char>(hex_digit(text[i + 1]) * 16 + hex_digit(text[i + 2]));
       i += 2;
     } else {
@@ -273,10 +277,13 @@ inline std::optional<lock_record> parse_record(std::string_view text) {
     if (equals == std::string_view::npos) continue;
     const std::string_view key = line.substr(0, equals);
     const std::string_view value = line.substr(equals + 1);
-    const auto count = [&](std::string_view digits) { return parse_number(digits, UINT64_MAX).value_or(0); };
+    const auto count = [&](std::string_view digits) {
+      return parse_number(digits, UINT64_MAX).value_or(0);
+    };
     const std::size_t colon = value.find(':');
     const std::string_view left = value.substr(0, colon);
-    const std::string_view right = colon == std::string_view::npos ? std::string_view{} : value.substr(colon + 1);
+    const std::string_view right =
+        colon == std::string_view::npos ? std::string_view{} : value.substr(colon + 1);
     if (key == "boot") {
       if (value.size() != 32) continue;
       for (std::size_t i = 0; i < 16; ++i) {
@@ -299,7 +306,8 @@ inline std::optional<lock_record> parse_record(std::string_view text) {
         record.acquired_at += std::chrono::milliseconds(static_cast<std::int64_t>(ms));
     } else if (key == "grace") {
       const std::uint64_t ms = count(value);
-      record.grace = std::chrono::milliseconds(ms > INT64_MAX ? INT64_MAX : static_cast<std::int64_t>(ms));
+      record.grace =
+          std::chrono::milliseconds(ms > INT64_MAX ? INT64_MAX : static_cast<std::int64_t>(ms));
     } else if (key == "uid") {
       record.uid = static_cast<uid_t>(parse_number(value, UINT32_MAX).value_or(UINT32_MAX));
     } else if (key == "executable_file") {
@@ -308,7 +316,8 @@ inline std::optional<lock_record> parse_record(std::string_view text) {
     } else if (key == "mark") {
       if (is_mark_text(value)) record.mark = value;
     } else if (key == "unswept") {
-      if (auto killed = parse_unswept(value); killed && record.unswept.size() < 8) record.unswept.push_back(std::move(*killed));
+      if (auto killed = parse_unswept(value); killed && record.unswept.size() < 8)
+        record.unswept.push_back(std::move(*killed));
     } else if (key == "name") {
       record.name = unescape(value);
     } else if (key == "user") {

@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "../file_descriptor.hpp"
-#include "lock_attempt.hpp"
+#include "lock_file.hpp"
 #include "lock_name.hpp"
 #include "lock_record.hpp"
 
@@ -30,8 +30,8 @@ inline void note_refusal(int directory, const lock_name& name, const std::string
   lock_change_scope scope;  // no signal, no fork in between; SIGXFSZ consumed
   const file_descriptor log(sys::openat(directory, file.text, flags, 0600));
   struct stat facts = {};
-  if (!log || sys::fstat(log.get(), &facts) != 0 || !S_ISREG(facts.st_mode) || facts.st_nlink != 1 ||
-      facts.st_uid != sys::geteuid())
+  if (!log || sys::fstat(log.get(), &facts) != 0 || !S_ISREG(facts.st_mode) ||
+      facts.st_nlink != 1 || facts.st_uid != sys::geteuid())
     return;
   int locked = platform::flock_now(log.get(), LOCK_EX);
   for (int tries = 0; locked == -EWOULDBLOCK && tries < 20; ++tries) {
@@ -41,8 +41,9 @@ inline void note_refusal(int directory, const lock_name& name, const std::string
   if (locked != 0) return;
   record_text line;
   record_writer to(line, 0);
-  to.number(static_cast<std::uint64_t>(
-      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count()));
+  to.number(static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::seconds>(
+                                           std::chrono::system_clock::now().time_since_epoch())
+                                           .count()));
   to.text(" ");
   to.number(static_cast<std::uint64_t>(sys::getpid()));
   to.text(" ");
@@ -72,7 +73,8 @@ inline std::vector<refusal> read_refusals(int directory, const lock_name& name) 
   namespace sys = platform::sys;
   std::vector<refusal> result;
   const lock_file_name file(name.view(), refused_suffix);
-  const file_descriptor log(sys::openat(directory, file.text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  const file_descriptor log(
+      sys::openat(directory, file.text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   struct stat facts = {};
   if (!log || sys::fstat(log.get(), &facts) != 0 || !S_ISREG(facts.st_mode)) return result;
   record_text text;

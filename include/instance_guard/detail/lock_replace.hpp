@@ -25,7 +25,8 @@ inline char state_of(const process_identity& who) noexcept {
   std::error_code ec;
   if (!who.complete() || process_identity::of(who.pid, ec) != who || ec) return '\0';
   platform::process_stat facts;
-  if (platform::read_process_stat(who.pid, facts) != 0 || facts.start_time != who.start_time) return '\0';
+  if (platform::read_process_stat(who.pid, facts) != 0 || facts.start_time != who.start_time)
+    return '\0';
   return facts.state;
 }
 
@@ -76,7 +77,8 @@ inline bool is_own_ancestor(pid_t pid) noexcept {
 inline std::string manager_stop_command(const std::string& origin) {
   constexpr std::string_view unit = "systemd unit ";
   constexpr std::string_view user_unit = "systemd user unit ";
-  if (origin.compare(0, unit.size(), unit) == 0) return "systemctl stop " + origin.substr(unit.size());
+  if (origin.compare(0, unit.size(), unit) == 0)
+    return "systemctl stop " + origin.substr(unit.size());
   if (origin.compare(0, user_unit.size(), user_unit) == 0)
     return "systemctl --user stop " + origin.substr(user_unit.size());
   if (origin.rfind("launchd ", 0) == 0)
@@ -93,12 +95,15 @@ inline lock_fault replace_holder(const lock_record& holder, const std::filesyste
   // Both what it says and what the system says now: a manager would start it again at once.
   std::string managed = managing_unit(holder.process.pid);
   for (const char* manager : {"systemd ", "launchd "})
-    if (managed.empty() && holder.started_from.rfind(manager, 0) == 0) managed = holder.started_from;
+    if (managed.empty() && holder.started_from.rfind(manager, 0) == 0)
+      managed = holder.started_from;
   if (!managed.empty())
-    return make_fault(errc::managed_holder, title + " is " + managed + ", which would be started again",
+    return make_fault(errc::managed_holder,
+                      title + " is " + managed + ", which would be started again",
                       manager_stop_command(managed));
   if (is_own_ancestor(holder.process.pid))
-    return make_fault(errc::already_running, title + " is this process or an ancestor of it: not replaced");
+    return make_fault(errc::already_running,
+                      title + " is this process or an ancestor of it: not replaced");
   std::error_code ec;
   process_handle handle = process_handle::open(holder.process, ec);
   if (ec == std::errc::no_such_process) return {};
@@ -110,7 +115,8 @@ inline lock_fault replace_holder(const lock_record& holder, const std::filesyste
   const auto listener = holder_by_socket(options.scope, name);
   const bool proven = listener ? listener->process == holder.process : same_user;
   if (ec || !proven)
-    return make_fault(errc::already_running, title + ", not replaced: that it is the holder can't be proven",
+    return make_fault(errc::already_running,
+                      title + ", not replaced: that it is the holder can't be proven",
                       "stop it by hand");
   handle.signal(SIGTERM, ec);
   if (!ec) {
@@ -122,7 +128,8 @@ inline lock_fault replace_holder(const lock_record& holder, const std::filesyste
     if (!ec && handle.wait_for(std::chrono::milliseconds(10'000), ec)) return {};
   }
   if (ec == std::errc::no_such_process) return {};
-  return make_fault(ec ? ec : make_error_code(errc::timed_out), title + " could not be stopped" + (ec ? ": " + ec.message() : ""),
+  return make_fault(ec ? ec : make_error_code(errc::timed_out),
+                    title + " could not be stopped" + (ec ? ": " + ec.message() : ""),
                     "stop it as its user or root");
 }
 

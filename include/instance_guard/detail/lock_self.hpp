@@ -31,8 +31,8 @@ inline std::vector<std::string> arguments_of(pid_t pid) {
 inline std::string link_target(pid_t pid, const char* leaf) {
   char path[64];
   char target[4096];
-  const long size =
-      platform::sys::readlinkat(AT_FDCWD, platform::proc_path(path, pid, leaf), target, sizeof target);
+  const long size = platform::sys::readlinkat(AT_FDCWD, platform::proc_path(path, pid, leaf),
+                                              target, sizeof target);
   return size > 0 ? std::string(target, static_cast<std::size_t>(size)) : std::string();
 }
 

@@ -18,7 +18,7 @@ struct lock_session {
   lock_name name = {};
   lock_options options = {};
   std::filesystem::path path = {};
-  lock_record record = {};                    ///< what the file says of this process
+  lock_record record = {};  ///< what the file says of this process
   std::optional<lock_record> holder = {};
   std::optional<lock_record> recovered = {};
   lock_fault fault = {};
@@ -32,7 +32,8 @@ struct lock_session {
     return mine != nullptr && owned_here(*mine) ? mine : nullptr;
   }
 
-  /// The same without a system call: a child of vfork, which shares its parent's memory, passes too.
+  /// The same without a system call: a child of vfork, which shares its parent's memory, passes
+  /// too.
   lock_slot* held_without_a_call() const noexcept {
     if (slot < 0) return nullptr;
     lock_slot& mine = lock_slots[slot];
@@ -48,7 +49,8 @@ struct lock_session {
 inline std::string bad_name_text(std::string_view name) {
   std::string shown;
   for (const char c : name.substr(0, 64)) shown += c > 0x20 && c < 0x7f ? c : '?';
-  return "\"" + shown + (name.size() > 64 ? "...\"" : "\"") + " is no name for a lock: 1 to 64 of A-Z a-z 0-9 . _ @ : + -";
+  return "\"" + shown + (name.size() > 64 ? "...\"" : "\"") +
+         " is no name for a lock: 1 to 64 of A-Z a-z 0-9 . _ @ : + -";
 }
 
 }  // namespace instance_guard::detail

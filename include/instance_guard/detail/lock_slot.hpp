@@ -63,15 +63,15 @@ struct lock_slot {
   enum : int { free, busy, held };
 
   std::atomic<int> state{free};
-  std::atomic<unsigned> generation{0};   ///< grows with each end, so that old handles don't match
+  std::atomic<unsigned> generation{0};  ///< grows with each end, so that old handles don't match
   std::atomic<pid_t> owner{0};
-  slot_file lock;                        ///< flock and mark on it; its own file unless read_only
-  slot_file socket;                      ///< the listening socket, -1: held without
-  slot_file directory;                   ///< with a shared flock
-  std::atomic<int> scope{0};             ///< of the name, lock_scope
-  char file_name[80] = {};               ///< NAME.lock in the directory
-  char refused_name[80] = {};            ///< NAME.refused
-  std::atomic<void*> session{nullptr};   ///< the lock_session of its handle; not for signal handlers
+  slot_file lock;                       ///< flock and mark on it; its own file unless read_only
+  slot_file socket;                     ///< the listening socket, -1: held without
+  slot_file directory;                  ///< with a shared flock
+  std::atomic<int> scope{0};            ///< of the name, lock_scope
+  char file_name[80] = {};              ///< NAME.lock in the directory
+  char refused_name[80] = {};           ///< NAME.refused
+  std::atomic<void*> session{nullptr};  ///< the lock_session of its handle; not for signal handlers
   std::atomic<int> keeper_group{-1};
   std::atomic<bool (*)(int, int) noexcept> keeper_drop{nullptr};
   std::atomic<bool (*)(int, int) noexcept> keeper_replace{nullptr};
@@ -90,7 +90,8 @@ inline bool is_forked_copy() noexcept {
   return page != nullptr && *page == 0;
 }
 
-/// This very process took the lock. False in every copy, also in one that shares its memory (vfork).
+/// This very process took the lock. False in every copy, also in one that shares its memory
+/// (vfork).
 inline bool owned_here(const lock_slot& slot) noexcept {
   return slot.owner.load(std::memory_order_relaxed) == platform::sys::getpid() && !is_forked_copy();
 }
@@ -134,7 +135,8 @@ inline void close_slot_files(lock_slot& slot) noexcept {
 /// for, one second at most.
 inline void lock_release_all_unkept() noexcept {
   for (lock_slot& slot : lock_slots) {
-    for (int tries = 0; slot.state.load(std::memory_order_acquire) == lock_slot::busy && tries < 1000; ++tries) {
+    for (int tries = 0;
+         slot.state.load(std::memory_order_acquire) == lock_slot::busy && tries < 1000; ++tries) {
       if (slot.owner.load(std::memory_order_relaxed) != platform::sys::getpid()) break;
       platform::sys::sleep_for(1'000'000);
     }
@@ -176,7 +178,9 @@ inline lock_keeper keeper_of(const lock_slot& slot) noexcept {
   return keeper;
 }
 
-inline int slot_index(const lock_slot& slot) noexcept { return static_cast<int>(&slot - lock_slots); }
+inline int slot_index(const lock_slot& slot) noexcept {
+  return static_cast<int>(&slot - lock_slots);
+}
 
 /// Ends one lock of this process: kept by a group, it goes when the group is empty; else now.
 /// Not for a slot of another generation: see lock_session. Returns false if it was not held.
@@ -186,7 +190,8 @@ inline bool release_slot(lock_slot& slot) noexcept {
   if (keeper.group_slot < 0)
     unlink_held_file(slot);
   else if (keeper.drop != nullptr)
-    keeper.drop(keeper.group_slot, slot_index(slot));  // false: warden gone, the file stays as record
+    keeper.drop(keeper.group_slot,
+                slot_index(slot));  // false: warden gone, the file stays as record
   close_slot_files(slot);
   end_change(slot, lock_slot::free);
   return true;

@@ -180,6 +180,7 @@ class stray_look {
     // Once more where what was read does not fit a process that is alive and well.
     for (int pass = 0; pass < 2; ++pass) {
       bool in_transition = false;
+      view.thread = 0;
       int result = platform::view_stat(view, facts, &in_transition);
       if (result != 0) return result;
       if (facts.pid != view.pid || facts.start_time < target_.acquired || facts.state == 'X') return 0;
@@ -194,8 +195,10 @@ class stray_look {
       if (user != target_.user) return 0;
       evidence = stray_evidence{};
       result = look_for_marks(view, target_, memory_.text, sizeof memory_.text, evidence);
-      if (result != 0) return result;  // one that may not be read looks like one in transition
-      if (evidence.ours) return platform::view_is_process(view) ? 1 : 0;
+      // Newer kernels say "no such process" where there is no memory to look into.
+      if (result == -ESRCH || result == -ENOENT) evidence.incomplete = true;
+      else if (result != 0) return result;  // one that may not be read looks like one in transition
+      else if (evidence.ours) return platform::view_is_process(view) ? 1 : 0;
       if (in_transition) return -EAGAIN;
       if (!evidence.incomplete) return 0;
     }

@@ -52,8 +52,11 @@ INSTANCE_GUARD_NO_SANITIZE inline void look_whether_empty(warden_state& warden) 
       warden.empty = !platform::can_list_processes;  // then there is nothing more to see
       return;
     }
-    for (const scanned& each : warden.now)
+    for (const scanned& each : warden.now) {
+      // Dead, and only its own parent can reap it: one that is spared, else it would be counted.
+      if (each.state == 'Z' && each.parent != warden.self) continue;
       if (is_target(each) && (each.flags & is_below_nested) == 0) return;
+    }
   }
   warden.empty = true;
 }

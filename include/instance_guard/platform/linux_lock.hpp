@@ -76,8 +76,7 @@ inline bool is_network_file_system(int descriptor) noexcept {
     case 0x786f4256UL:  // VirtualBox shared folder
     case 0xbacbacbcUL:  // VMware shared folder
       return true;
-    default:
-      return false;
+    default: return false;
   }
 }
 
@@ -147,56 +146,68 @@ inline int watch_socket_name(const char* name, size_t size) noexcept {
 
 /// The effective uid of the one who called listen() last, seen through a connection.
 inline bool peer_user(int connection, uid_t& out) noexcept {
-  struct { pid_t pid; uid_t uid; gid_t gid; } peer = {};
+  struct {
+    pid_t pid;
+    uid_t uid;
+    gid_t gid;
+  } peer = {};
   socklen_t length = sizeof peer;
-  if (system_call(SYS_getsockopt, connection, SOL_SOCKET, SO_PEERCRED, word(&peer), word(&length)) < 0)
+  if (system_call(SYS_getsockopt, connection, SOL_SOCKET, SO_PEERCRED, word(&peer), word(&length)) <
+      0)
     return false;
   out = peer.uid;
   return true;
 }
 
-/// The living process that called listen() last (SO_PEERPIDFD, Linux 6.5). 0: it is gone, or
-/// can't be told. Unlike SO_PEERCRED it never names whoever got the pid afterwards.
+/// The living process that called listen() last (SO_PEERPIDFD, Linux 6.5); -ESRCH: it has ended;
+/// 0: can't be told. Unlike SO_PEERCRED it never names whoever got the pid afterwards.
 inline pid_t peer_process(int connection) noexcept {
   constexpr int so_peerpidfd = 77;
   int handle = -1;
   socklen_t length = sizeof handle;
-  if (system_call(SYS_getsockopt, connection, SOL_SOCKET, so_peerpidfd, word(&handle), word(&length)) < 0 ||
-      handle < 0)
-    return 0;
+  const long asked = system_call(SYS_getsockopt, connection, SOL_SOCKET, so_peerpidfd,
+                                 word(&handle), word(&length));
+  if (asked == -ESRCH || asked == -EINVAL)
+    return -ESRCH;  // reaped; since 6.16 a handle all the same
+  if (asked < 0 || handle < 0) return 0;
   char path[64];
   char text[512];
   char leaf[32] = "fdinfo/";
   int digits = 7;
   for (int scale = 1'000'000'000; scale > 0; scale /= 10)
-    if (handle >= scale || scale == 1) leaf[digits++] = static_cast<char>('0' + handle / scale % 10);
+    if (handle >= scale || scale == 1)
+      leaf[digits++] = static_cast<char>('0' + handle / scale % 10);
   const long size = read_small_file(proc_path(path, sys::getpid(), leaf), text, sizeof text);
-  pid_t pid = 0;
+  pid_t pid = 0;  // also of a process that is in no pid namespace of ours
   if (size > 0) {
     const char* found = strstr(text, "Pid:");
     if (found != nullptr) pid = static_cast<pid_t>(strtol(found + 4, nullptr, 10));
   }
-  // A process that has ended has -1 there; one that ends now makes the descriptor readable.
-  pollfd entry{handle, POLLIN, 0};
-  if (pid > 0 && sys::ppoll(&entry, 1, 0, nullptr) != 0) pid = 0;
+  pollfd entry{handle, POLLIN, 0};  // readable once it has ended
+  if (sys::ppoll(&entry, 1, 0, nullptr) > 0) pid = -ESRCH;
   sys::close(handle);
-  return pid > 0 ? pid : 0;
+  return pid > 0 || pid == -ESRCH ? pid : 0;
 }
 
 /// Calls `visit(name, size, uid, known, context)` for every bound abstract socket of this network
 /// namespace until it returns false; `known` says whether the uid is. Asks sock_diag(7): no
-/// connection, so neither a full queue nor a peer that never listens matters. `visit` must not throw.
+/// connection, so neither a full queue nor a peer that never listens matters. `visit` must not
+/// throw.
 template <typename Visit>
 int for_each_abstract_socket(Visit&& visit) noexcept {
   const int link = static_cast<int>(
       system_call(SYS_socket, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
   if (link < 0) return link;
-  struct { nlmsghdr head; unix_diag_req ask; } request = {};
+  struct {
+    nlmsghdr head;
+    unix_diag_req ask;
+  } request = {};
   request.head.nlmsg_len = sizeof request;
   request.head.nlmsg_type = SOCK_DIAG_BY_FAMILY;
   request.head.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
   request.ask.sdiag_family = AF_UNIX;
-  // Listening (10) or only bound (7); a connection that waits to be accepted (1) shows the name too.
+  // Listening (10) or only bound (7); a connection that waits to be accepted (1) shows the name
+  // too.
   request.ask.udiag_states = 1U << 10 | 1U << 7;
   request.ask.udiag_show = UDIAG_SHOW_NAME | 0x40U;  // UDIAG_SHOW_UID, Linux 5.3
   long result = system_call(SYS_sendto, link, word(&request), sizeof request, 0, 0, 0);
@@ -211,11 +222,18 @@ int for_each_abstract_socket(Visit&& visit) noexcept {
     for (char* at = buffer; go_on && left >= sizeof(nlmsghdr);) {
       nlmsghdr head;
       memcpy(&head, at, sizeof head);
-      if (head.nlmsg_len < sizeof head || head.nlmsg_len > left) { go_on = false; break; }
-      if (head.nlmsg_type == NLMSG_DONE) { go_on = false; break; }
+      if (head.nlmsg_len < sizeof head || head.nlmsg_len > left) {
+        go_on = false;
+        break;
+      }
+      if (head.nlmsg_type == NLMSG_DONE) {
+        go_on = false;
+        break;
+      }
       if (head.nlmsg_type == NLMSG_ERROR) {
         nlmsgerr fault = {};
-        if (head.nlmsg_len >= sizeof head + sizeof fault) memcpy(&fault, at + sizeof head, sizeof fault);
+        if (head.nlmsg_len >= sizeof head + sizeof fault)
+          memcpy(&fault, at + sizeof head, sizeof fault);
         result = fault.error < 0 ? fault.error : -EIO;
         go_on = false;
         break;
@@ -228,7 +246,8 @@ int for_each_abstract_socket(Visit&& visit) noexcept {
       while (offset + sizeof(nlattr) <= head.nlmsg_len) {
         nlattr attribute;
         memcpy(&attribute, at + offset, sizeof attribute);
-        if (attribute.nla_len < sizeof attribute || offset + attribute.nla_len > head.nlmsg_len) break;
+        if (attribute.nla_len < sizeof attribute || offset + attribute.nla_len > head.nlmsg_len)
+          break;
         const char* value = at + offset + sizeof attribute;
         const size_t value_size = attribute.nla_len - sizeof attribute;
         if (attribute.nla_type == UNIX_DIAG_NAME) {
