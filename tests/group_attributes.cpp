@@ -6,8 +6,10 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <cstdlib>
 #include <instance_guard/process_group.hpp>
 #include <string>
@@ -74,6 +76,9 @@ TEST_CASE("umask, limits, niceness, processors and directory are the owner's at 
     check(value_of(shown, "limit.nofile") == "100:200", "nofile " + value_of(shown, "limit.nofile"));
     check(value_of(shown, "limit.stack") == "1048576:2097152", "stack " + value_of(shown, "limit.stack"));
     check(value_of(shown, "nice") == "7", "nice " + value_of(shown, "nice"));
+    std::uint64_t scheduling[6] = {48};  // struct sched_attr; the fourth word is the slice
+    if (::syscall(SYS_sched_getattr, 0, scheduling, sizeof scheduling, 0) == 0)
+      check(value_of(shown, "slice") == std::to_string(scheduling[3]), "slice " + value_of(shown, "slice"));
     check(value_of(shown, "affinity") == "0", "affinity " + value_of(shown, "affinity"));
     check(value_of(shown, "cwd") == "/usr", "cwd " + value_of(shown, "cwd"));
     check(value_of(shown, "pdeathsig") == "9", "pdeathsig " + value_of(shown, "pdeathsig"));

@@ -1,6 +1,7 @@
 // show: what this process has inherited, one "key=value" a line, then "end".
 #include "helper.hpp"
 
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -12,6 +13,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 extern char** environ;
@@ -79,6 +81,9 @@ void show(const char*, words) {
   say("session=%d", getsid(0));
   say("umask=%03o", mask);
   say("nice=%d", getpriority(PRIO_PROCESS, 0));
+  std::uint64_t scheduling[6] = {48};  // struct sched_attr; the fourth word is its slice, from Linux 6.12
+  if (syscall(SYS_sched_getattr, 0, scheduling, sizeof scheduling, 0) == 0)
+    say("slice=%llu", static_cast<unsigned long long>(scheduling[3]));
   char directory[4096] = {};
   say("cwd=%s", getcwd(directory, sizeof directory) != nullptr ? directory : "?");
   cpu_set_t processors;

@@ -109,6 +109,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int settle(warden_state& warden) noexcept {
     limit.rlim_cur = limit.rlim_max;
     sys::prlimit(0, RLIMIT_NOFILE, &limit, nullptr);
   }
+  platform::ask_for_short_slices();
   platform::read_attributes(0, warden.attributes);
   warden.touch_locks_at = sys::monotonic_now() + touch_pause;
   return spare_slot(warden) != nullptr ? 0 : -ENOMEM;

@@ -184,6 +184,17 @@ INSTANCE_GUARD_NO_SANITIZE inline int set_schedule(pid_t process, const scheduli
   return static_cast<int>(system_call(SYS_sched_setattr, process, word(&what), 0));
 }
 
+/// Asks for the processor in short slices: whoever does is run soon when it wakes, and gets no more
+/// than its share (sched_setattr(2); older kernels than Linux 6.12 take no notice). Without it the
+/// warden, woken by the exec of a child, waited until that child had ended: a spawn took 610 us
+/// instead of 220, on two processors without a common cache.
+INSTANCE_GUARD_NO_SANITIZE inline void ask_for_short_slices() noexcept {
+  scheduling how;
+  if (read_schedule(0, how) < 0 || how.policy != 0) return;
+  how.runtime = 100'000;  // ns, the shortest
+  set_schedule(0, how);
+}
+
 /// Limits, scheduling and processors of a thread (0: the caller). What can't be read stays as it
 /// was in `out`.
 INSTANCE_GUARD_NO_SANITIZE inline void read_attributes(pid_t thread, process_attributes& out) noexcept {
@@ -198,7 +209,8 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_attributes(const process_attributes&
                                                        const process_attributes& own) noexcept {
   sys::umask(wanted.file_mask);
   const scheduling &a = wanted.schedule, &b = own.schedule;
-  if (a.policy != b.policy || a.nice != b.nice || a.priority != b.priority || a.flags != b.flags)
+  if (a.policy != b.policy || a.nice != b.nice || a.priority != b.priority || a.flags != b.flags ||
+      a.runtime != b.runtime)
     set_schedule(0, a);
   bool other_cpus = wanted.cpus_size != own.cpus_size;
   for (long i = 0; i < wanted.cpus_size && !other_cpus; ++i) other_cpus = wanted.cpus[i] != own.cpus[i];

@@ -47,9 +47,9 @@ INSTANCE_GUARD_NO_SANITIZE inline char* proc_path(char* out, pid_t pid, const ch
 }
 
 /// Reads a whole small file into `out`, ends it with NUL; the size, or a negated errno.
-/// What does not fit is dropped.
-INSTANCE_GUARD_NO_SANITIZE inline long read_small_file(const char* path, char* out,
-                                                       size_t size) noexcept {
+/// What does not fit is dropped. A file of one line is not asked for more once its end is there.
+INSTANCE_GUARD_NO_SANITIZE inline long read_small_file(const char* path, char* out, size_t size,
+                                                       bool one_line = false) noexcept {
   const int file = sys::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (file < 0) return file;
   size_t used = 0;
@@ -59,6 +59,7 @@ INSTANCE_GUARD_NO_SANITIZE inline long read_small_file(const char* path, char* o
     if (got == -EINTR) continue;
     if (got <= 0) break;
     used += static_cast<size_t>(got);
+    if (one_line && out[used - 1] == '\n') break;
   }
   sys::close(file);
   if (got < 0) return got;
@@ -127,7 +128,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int read_process_stat(pid_t pid, process_stat&
   if (pid <= 0) return -ESRCH;
   char path[64];
   char text[1024];
-  const long size = read_small_file(proc_path(path, pid, "stat"), text, sizeof text);
+  const long size = read_small_file(proc_path(path, pid, "stat"), text, sizeof text, true);
   if (size < 0) return static_cast<int>(size);
   if (!parse_process_stat(text, static_cast<size_t>(size), out)) return -ESRCH;
   // /proc/<tid>/stat exists for every thread, but only a leader's directory is a process:

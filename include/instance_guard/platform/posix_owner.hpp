@@ -41,6 +41,7 @@ INSTANCE_GUARD_NO_SANITIZE inline bool same_places(const process_rights&, const 
 }
 INSTANCE_GUARD_NO_SANITIZE inline int read_schedule(pid_t, scheduling&) noexcept { return -ENOSYS; }
 INSTANCE_GUARD_NO_SANITIZE inline int set_schedule(pid_t, const scheduling&) noexcept { return -ENOSYS; }
+INSTANCE_GUARD_NO_SANITIZE inline void ask_for_short_slices() noexcept {}
 
 /// Of the caller itself (0), nothing of others.
 INSTANCE_GUARD_NO_SANITIZE inline void read_attributes(pid_t thread, process_attributes& out) noexcept {
