@@ -6,6 +6,7 @@
 #pragma once
 
 #include "../platform/platform.hpp"
+#include "warden_credentials.hpp"
 #include "warden_state.hpp"
 
 namespace instance_guard::detail {
@@ -23,25 +24,22 @@ struct spawn_slot {
   const char* directory = nullptr;       ///< to change to, relative to directory_fd; or null
   int directory_fd = -1;
   int streams[3] = {-1, -1, -1};         ///< descriptors, or wire::stream
-  int report = -1;                       ///< pipe for the errno, where memory is not shared
+  int report = -1;                       ///< pipe for the errno
   bool outlives = false;
   bool no_new_privileges = false;
   sys::signal_bits mask = 0;
   platform::process_attributes attributes = {};
   const platform::process_attributes* own_attributes = nullptr;
+  pid_t asking = 0;                      ///< process or thread whose attributes the child gets
+  int places = -1;                       ///< its directory in /proc, for the child to compare; or -1
+  const platform::process_rights* own_rights = nullptr;
 
   int verdict = 0;                       ///< futex: may it go on? 0: not decided yet
 
   // Written by the child and by the kernel.
   int tid = 0;                           ///< futex: -1 until the exec, 0 then or at its end
-  int error = 0;                         ///< errno of the step that failed
 
   // The warden's.
-  pid_t child = 0;
-  int reply = -1;                        ///< where the answer goes
-  int report_read = -1;
-  uint64_t token = 0;
-  uint64_t start_time = 0;
   void* large = nullptr;                 ///< mapping of text that did not fit
   size_t large_size = 0;
   char** more_pointers = nullptr;        ///< mapping of pointers that did not fit
@@ -55,8 +53,7 @@ enum verdict : int { undecided = 0, approved = 1, refused = 2 };
 
 [[noreturn]] INSTANCE_GUARD_NO_SANITIZE inline void child_fail(spawn_slot& slot, long result) noexcept {
   const int error = static_cast<int>(-result);
-  *const_cast<volatile int*>(&slot.error) = error;
-  if (slot.report >= 0) sys::write(slot.report, &error, sizeof error);
+  sys::write(slot.report, &error, sizeof error);
   sys::exit_group(127);
 }
 
@@ -76,7 +73,7 @@ enum verdict : int { undecided = 0, approved = 1, refused = 2 };
   child_fail(slot, worst);
 }
 
-/// The warden looks at the owner's rights while this child is being set up; what comes before the
+/// The warden looks at the owner's ids while this child looks at the rest; what comes before the
 /// verdict gives nothing away. Ends the child if it is refused. It looks for a moment before it
 /// sleeps: the verdict is near, and to be woken on an idle processor takes longer.
 INSTANCE_GUARD_NO_SANITIZE inline void await_verdict(spawn_slot& slot) noexcept {
@@ -109,6 +106,9 @@ INSTANCE_GUARD_NO_SANITIZE inline void await_verdict(spawn_slot& slot) noexcept 
   if (slot.directory_fd >= 0) result = sys::fchdir(slot.directory_fd);
   if (result >= 0 && slot.directory != nullptr) result = sys::chdir(slot.directory);
   if (result < 0) child_fail(slot, result);
+  if (slot.places >= 0) result = compare_places(*slot.own_rights, slot.places);
+  if (result < 0) child_fail(slot, result);
+  platform::read_attributes(slot.asking, slot.attributes);
   await_verdict(slot);
   platform::take_attributes(slot.attributes, *slot.own_attributes);
   if (slot.no_new_privileges) {

@@ -103,8 +103,10 @@ inline child process_group::spawn(const std::vector<std::string>& arguments, con
     detail::wire::answer answer;
     const int error = detail::with_present_rights(*mine, [&](const detail::warden_link& link, int index) noexcept {
       file_descriptor own;
-      const int sent = order.send(link, own);
-      if (sent < 0) return sent;
+      file_descriptor exec;
+      int result_of = order.send(link, own, exec);
+      if (result_of == 0) result_of = detail::await_exec(link, exec.get());
+      if (result_of < 0) return result_of;
       const long size = detail::await_answer(link, own.get(), &answer, sizeof answer, detail::deadline(no_limit));
       if (size < 0) return static_cast<int>(size);
       if (answer.credentials_changed) return -EKEYREJECTED;

@@ -37,6 +37,16 @@ inline int make_channel(file_descriptor (&ends)[2]) noexcept {
   return ends[0] && ends[1] ? 0 : -EMFILE;
 }
 
+/// A pipe.
+inline int make_pipe(file_descriptor& read_end, file_descriptor& write_end) noexcept {
+  int numbers[2] = {-1, -1};
+  const int result = platform::sys::pipe2(numbers, O_CLOEXEC);
+  if (result < 0) return result;
+  read_end = above_streams(numbers[0]);
+  write_end = above_streams(numbers[1]);
+  return read_end && write_end ? 0 : -EMFILE;
+}
+
 /// The calling thread, if it is not the main one: requests say for whom they ask.
 inline pid_t asking_thread() noexcept {
   const pid_t thread = platform::sys::gettid();
@@ -44,16 +54,20 @@ inline pid_t asking_thread() noexcept {
 }
 
 /// Sends a request with the end for its answer and further descriptors; `own` becomes the end
-/// on which the answer comes. 0, or a negated errno.
+/// on which the answer comes. With `pipe` the end of a pipe is the last descriptor, and `pipe`
+/// becomes the other end. 0, or a negated errno.
 inline int send_request(const warden_link& link, const void* head, std::size_t head_size, const void* text,
                         std::size_t text_size, const int* descriptors, unsigned count,
-                        file_descriptor& own) noexcept {
+                        file_descriptor& own, file_descriptor* pipe = nullptr) noexcept {
   const gate_pass pass;
   file_descriptor ends[2];
   int result = make_channel(ends);
+  file_descriptor other;
+  if (result == 0 && pipe != nullptr) result = make_pipe(*pipe, other);
   if (result < 0) return result;
   int all[wire::max_descriptors] = {ends[1].get()};
   for (unsigned i = 0; i < count; ++i) all[i + 1] = descriptors[i];
+  if (other) all[++count] = other.get();
   for (int tries = 0;; ++tries) {
     const int channel = link.channel.load(std::memory_order_relaxed);
     if (channel < 0) return -EPIPE;
@@ -105,6 +119,23 @@ inline long await_answer(const warden_link& link, int own, void* answer, std::si
         wire::receive(own, answer, size, got, peek ? MSG_PEEK : 0);
         return got.size > 0 ? got.size : -EPIPE;
       }
+    }
+  }
+}
+
+/// Waits until the child has executed its program: the other end of its pipe is closed then. 0, or
+/// the negated errno of an exec that failed; -EPIPE: the warden is lost.
+inline int await_exec(const warden_link& link, int pipe) noexcept {
+  for (bool last_look = false;;) {
+    pollfd entry = {pipe, POLLIN, 0};
+    const int ready = platform::sys::ppoll(&entry, 1, last_look ? 0 : 250'000'000, nullptr);
+    if (ready > 0) {
+      int error = 0;
+      const long got = platform::sys::read(pipe, &error, sizeof error);
+      if (got != -EINTR) return got == static_cast<long>(sizeof error) ? -error : 0;
+    } else if (ready == 0) {
+      if (last_look) return -EPIPE;
+      last_look = !is_healthy(link);
     }
   }
 }

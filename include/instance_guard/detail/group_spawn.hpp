@@ -46,11 +46,13 @@ class spawn_order {
     return error;
   }
 
-  /// Sends it. 0, or a negated errno.
-  int send(const warden_link& link, file_descriptor& own) const noexcept {
+  /// Sends it. `own` becomes the end on which answers come, `exec` that of the pipe for await_exec.
+  /// 0, or a negated errno.
+  int send(const warden_link& link, file_descriptor& own, file_descriptor& exec) noexcept {
+    request_.exec = static_cast<std::int8_t>(count_ + 1);  // the last one
     const bool inlined = request_.text < 0;
     return send_request(link, &request_, sizeof request_, inlined ? text_.data() : nullptr,
-                        inlined ? text_.size() : 0, numbers_, count_, own);
+                        inlined ? text_.size() : 0, numbers_, count_, own, &exec);
   }
 
   /// The caller's end of a piped stream.

@@ -40,16 +40,29 @@ INSTANCE_GUARD_NO_SANITIZE inline int open_owner(warden_state& warden, pid_t own
   return 0;
 }
 
-/// Compares with the process or thread whose directory in /proc this is. Its root and namespaces
-/// come last: who has lost rights may not even be allowed to look at them.
-INSTANCE_GUARD_NO_SANITIZE inline int compare_rights(const warden_state& warden, int directory, int status,
+/// Compares ids, capabilities and filters of a process or thread with the warden's, and fills in
+/// umask and ignored signals. 0, -EKEYREJECTED, or another negated errno.
+INSTANCE_GUARD_NO_SANITIZE inline int compare_status(const platform::process_rights& own, int status,
                                                      platform::process_attributes& attributes) noexcept {
   platform::process_rights rights;
   const int result = platform::read_status(status, rights, attributes.file_mask, attributes.ignored);
   if (result < 0) return result;
-  if (!platform::same_rights(rights, warden.rights)) return -EKEYREJECTED;
-  if (platform::read_places(directory, rights) < 0) return -EKEYREJECTED;  // not proven to be the same
-  return platform::same_places(rights, warden.rights) ? 0 : -EKEYREJECTED;
+  return platform::same_rights(rights, own) ? 0 : -EKEYREJECTED;
+}
+
+/// Compares root and namespaces of the one whose directory in /proc this is. 0, or -EKEYREJECTED,
+/// also when it can't be looked at: then it is not proven to be the same.
+INSTANCE_GUARD_NO_SANITIZE inline int compare_places(const platform::process_rights& own, int directory) noexcept {
+  platform::process_rights rights;
+  if (platform::read_places(directory, own, rights) < 0) return -EKEYREJECTED;
+  return platform::same_places(rights, own) ? 0 : -EKEYREJECTED;
+}
+
+/// Both. Places come last: who has lost rights may not even be allowed to look at them.
+INSTANCE_GUARD_NO_SANITIZE inline int compare_rights(const warden_state& warden, int directory, int status,
+                                                     platform::process_attributes& attributes) noexcept {
+  const int result = compare_status(warden.rights, status, attributes);
+  return result < 0 ? result : compare_places(warden.rights, directory);
 }
 
 /// Whether a request of the owner's `thread` (0: the main one) may be carried out; fills in umask

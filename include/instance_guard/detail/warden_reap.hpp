@@ -62,9 +62,6 @@ INSTANCE_GUARD_NO_SANITIZE inline void reap(warden_state& warden) noexcept {
       warden.program_status = info.si_status;
       warden.owner_gone = warden.owner_closed = true;
     }
-    // One that dies before its exec returned has still to be answered for.
-    for (uint32_t i = 0; i < warden.starting.size(); ++i)
-      if (warden.starting[i]->child == info.si_pid) check_starting(warden);
     for (uint32_t i = 0; i < warden.children.size(); ++i) {
       if (warden.children[i].pid != info.si_pid) continue;
       const int channel = warden.children[i].channel;

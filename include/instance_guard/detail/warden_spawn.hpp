@@ -2,8 +2,9 @@
 //
 // As fast as vfork, but without its danger: while an exec hangs (a file system that does not
 // answer), a vfork'ing parent is deaf, also to its owner's death. Here the child borrows the
-// warden's memory, the kernel clears slot.tid when it has left it, and the warden waits for that
-// no longer than two milliseconds at a time. Runs in the warden: see warden_state.hpp.
+// warden's memory, and the kernel clears slot.tid when it has left it; the warden does not wait for
+// that, it looks again later. How the exec went the owner hears from the child: see wire.hpp.
+// Runs in the warden: see warden_state.hpp.
 #pragma once
 
 #include <new>
@@ -15,7 +16,6 @@
 
 namespace instance_guard::detail {
 
-inline constexpr int64_t exec_patience = 2'000'000;  // ns
 /// Children whose exec hangs, at most; more get EAGAIN.
 inline constexpr uint32_t max_starting = 256;
 
@@ -29,23 +29,44 @@ INSTANCE_GUARD_NO_SANITIZE inline void close_fd(int& descriptor) noexcept {
   descriptor = -1;
 }
 
-/// Makes sure that a message can be received. Null: there is no memory now.
-INSTANCE_GUARD_NO_SANITIZE inline spawn_slot* spare_slot(warden_state& warden) noexcept {
-  if (warden.spare == nullptr) warden.spare = new_slot();
-  return warden.spare;
-}
-
 /// Lets go of what one spawn needed; the slot can be used again.
 INSTANCE_GUARD_NO_SANITIZE inline void clean_slot(spawn_slot& slot) noexcept {
   if (slot.large != nullptr) sys::munmap(slot.large, slot.large_size);
   if (slot.more_pointers != nullptr) sys::munmap(slot.more_pointers, slot.more_pointers_size);
   slot.large = nullptr;
   slot.more_pointers = nullptr;
-  close_fd(slot.report_read);
-  slot.reply = -1;
-  slot.report = -1;
-  slot.child = 0;
-  slot.error = 0;
+}
+
+/// True once the child has left the slot: its exec went well, or it has ended.
+INSTANCE_GUARD_NO_SANITIZE inline bool has_left(const spawn_slot& slot) noexcept {
+  return *const_cast<const volatile int*>(&slot.tid) == 0;
+}
+
+/// Takes back the slots that children have left.
+INSTANCE_GUARD_NO_SANITIZE inline void check_starting(warden_state& warden) noexcept {
+  for (uint32_t i = 0; i < warden.starting.size();) {
+    spawn_slot* slot = warden.starting[i];
+    if (!has_left(*slot)) {
+      ++i;
+      continue;
+    }
+    clean_slot(*slot);
+    warden.starting.remove(i);
+    if (warden.spare == nullptr) warden.spare = slot;
+    else if (warden.second_spare == nullptr) warden.second_spare = slot;
+    else sys::munmap(slot, sizeof *slot);
+  }
+}
+
+/// Makes sure that a message can be received. Null: there is no memory now.
+INSTANCE_GUARD_NO_SANITIZE inline spawn_slot* spare_slot(warden_state& warden) noexcept {
+  if (warden.spare == nullptr) check_starting(warden);
+  if (warden.spare == nullptr) {
+    warden.spare = warden.second_spare;
+    warden.second_spare = nullptr;
+  }
+  if (warden.spare == nullptr) warden.spare = new_slot();
+  return warden.spare;
 }
 
 INSTANCE_GUARD_NO_SANITIZE inline bool answer(int channel, int error, pid_t pid = 0, uint64_t start_time = 0,
@@ -150,24 +171,26 @@ INSTANCE_GUARD_NO_SANITIZE inline int fill_slot(warden_state& warden, spawn_slot
     else if (is_index(from, got)) slot.streams[i] = got.descriptors[from];
     else return -EINVAL;
   }
-  if (!is_index(request.directory, got)) return -EINVAL;
+  if (!is_index(request.directory, got) || !is_index(request.exec, got)) return -EINVAL;
   slot.directory_fd = got.descriptors[request.directory];
+  slot.report = got.descriptors[request.exec];
   slot.warden = warden.self;
+  slot.attributes = warden.attributes;
   slot.own_attributes = &warden.attributes;
+  slot.own_rights = &warden.rights;
+  slot.asking = request.thread > 0 ? request.thread : warden.owner;
+  slot.places = platform::can_read_rights && slot.asking == warden.owner ? warden.owner_directory : -1;
   slot.mask = request.mask;
   slot.outlives = request.outlives;
   slot.no_new_privileges = request.no_new_privileges;
   return 0;
 }
 
-/// Decides whether the child may go on, and with what. 0, or a negated errno.
-INSTANCE_GUARD_NO_SANITIZE inline int judge(const warden_state& warden, spawn_slot& slot,
-                                            const wire::spawn_request& request) noexcept {
-  slot.attributes = warden.attributes;
-  const int result = check_owner(warden, request.thread, slot.attributes);
-  if (result < 0) return result;
-  platform::read_attributes(request.thread > 0 ? request.thread : warden.owner, slot.attributes);
-  return 0;
+/// Decides whether the child may go on. For the owner's main thread half of it is left to the child
+/// itself, which has a processor of its own: slot.places. 0, or a negated errno.
+INSTANCE_GUARD_NO_SANITIZE inline int judge(const warden_state& warden, spawn_slot& slot) noexcept {
+  if (slot.places >= 0) return compare_status(warden.rights, warden.owner_status, slot.attributes);
+  return check_owner(warden, slot.asking, slot.attributes);
 }
 
 /// Starts the child in the warden's memory. Its pid, or a negated errno: -ENOSYS where that can't
@@ -185,72 +208,31 @@ INSTANCE_GUARD_NO_SANITIZE inline long start_sharing_child(spawn_slot& slot) noe
   return child == -EPERM ? -ENOSYS : child;
 }
 
-/// Starts the child as a copy of the warden, which tells through a pipe why its exec failed.
+/// Starts the child as a copy of the warden.
 INSTANCE_GUARD_NO_SANITIZE inline long start_copied_child(spawn_slot& slot) noexcept {
-  int ends[2] = {-1, -1};
-  const int result = sys::pipe2(ends, O_CLOEXEC);
-  if (result < 0) return result;
-  slot.report_read = ends[0];
-  slot.report = ends[1];
   const long child = platform::fork_copy(SIGCHLD);
   if (child == 0) child_main(&slot);
-  sys::close(ends[1]);
-  slot.report = -1;
-  if (child < 0) close_fd(slot.report_read);
+  slot.tid = 0;
   return child;
 }
 
 /// Starts the child and judges the request, at the same time if possible. The child's pid; with
 /// `error` set it ends by itself. Or a negated errno.
 INSTANCE_GUARD_NO_SANITIZE inline long start_child(const warden_state& warden, spawn_slot& slot,
-                                                   const wire::spawn_request& request, int& error) noexcept {
+                                                   int& error) noexcept {
   slot.verdict = undecided;
   long child = start_sharing_child(slot);
   if (child != -ENOSYS) {
     if (child < 0) return child;
-    error = judge(warden, slot, request);
+    error = judge(warden, slot);
     *const_cast<volatile int*>(&slot.verdict) = error == 0 ? approved : refused;
     sys::futex_wake(&slot.verdict);
     return child;
   }
-  error = judge(warden, slot, request);
+  error = judge(warden, slot);
   if (error < 0) return error;
   slot.verdict = approved;
   return start_copied_child(slot);
-}
-
-/// True once the child has left the slot: its exec went well, or it failed, or it was killed.
-INSTANCE_GUARD_NO_SANITIZE inline bool has_left(spawn_slot& slot, int64_t patience) noexcept {
-  if (slot.report_read < 0) {
-    const volatile int& tid = slot.tid;
-    const int64_t end = patience > 0 ? sys::monotonic_now() + patience : 0;
-    while (tid != 0) {
-      const int64_t left = patience > 0 ? end - sys::monotonic_now() : 0;
-      if (left <= 0) return false;
-      sys::futex_wait(&slot.tid, -1, left);
-    }
-    return true;
-  }
-  pollfd entry = {slot.report_read, POLLIN, 0};
-  if (sys::ppoll(&entry, 1, patience, nullptr) <= 0) return false;
-  int error = 0;
-  if (sys::read(slot.report_read, &error, sizeof error) == sizeof error) slot.error = error;
-  return true;
-}
-
-INSTANCE_GUARD_NO_SANITIZE inline warden_child* find_child(warden_state& warden, pid_t pid) noexcept {
-  for (warden_child& each : warden.children)
-    if (each.pid == pid) return &each;
-  return nullptr;
-}
-
-/// Tells the owner how the start went. The slot is free afterwards.
-INSTANCE_GUARD_NO_SANITIZE inline void finish_spawn(warden_state& warden, spawn_slot& slot) noexcept {
-  warden_child* child = find_child(warden, slot.child);
-  const bool heard = answer(slot.reply, -slot.error, slot.child, slot.start_time, slot.token);
-  if (child != nullptr && heard && slot.error == 0) child->channel = slot.reply;
-  else sys::close(slot.reply);
-  clean_slot(slot);
 }
 
 /// A spawn request lies in warden.spare->message. Takes over all its descriptors.
@@ -269,48 +251,29 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_spawn(warden_state& warden, wire::re
   long child = 0;
   int judgement = 0;
   if (result == 0 && !unwanted) {
-    child = start_child(warden, slot, request, judgement);
+    child = start_child(warden, slot, judgement);
     if (child < 0) result = static_cast<int>(child);
   }
-  for (unsigned i = 1; i < got.count; ++i) sys::close(got.descriptors[i]);
   if (result < 0 || unwanted) {
     if (!unwanted) answer(got.descriptors[0], result);
-    sys::close(got.descriptors[0]);
+    for (unsigned i = 0; i < got.count; ++i) sys::close(got.descriptors[i]);
     clean_slot(slot);
     return;
   }
-  if (judgement < 0) slot.error = -judgement;  // else the child may have written there already
-  slot.child = static_cast<pid_t>(child);
-  slot.reply = got.descriptors[0];
-  slot.token = warden.next_token++;
-  warden.children.push({slot.child, -1, slot.token, slot.outlives});
+  for (unsigned i = 1; i < got.count; ++i) sys::close(got.descriptors[i]);
+  const pid_t pid = static_cast<pid_t>(child);
+  const uint64_t token = warden.next_token++;
   warden.anybody = warden.changed = true;
   warden.empty = false;
   tell_parent(warden);  // before the owner knows, so that it finds no idle group above
   // While the child is on its way to the exec. It can't be reaped before this thread does so.
   platform::process_stat facts;
-  slot.start_time = platform::read_process_stat(slot.child, facts) == 0 ? facts.start_time : 0;
-  if (has_left(slot, exec_patience)) {
-    finish_spawn(warden, slot);
-  } else {
-    warden.starting.push(&slot);
-    warden.spare = nullptr;
-  }
-}
-
-/// Looks at the children whose exec did not return at once.
-INSTANCE_GUARD_NO_SANITIZE inline void check_starting(warden_state& warden) noexcept {
-  for (uint32_t i = 0; i < warden.starting.size();) {
-    spawn_slot* slot = warden.starting[i];
-    if (!has_left(*slot, 0)) {
-      ++i;
-      continue;
-    }
-    finish_spawn(warden, *slot);
-    warden.starting.remove(i);
-    if (warden.spare == nullptr) warden.spare = slot;
-    else sys::munmap(slot, sizeof *slot);
-  }
+  const uint64_t start_time = platform::read_process_stat(pid, facts) == 0 ? facts.start_time : 0;
+  const bool heard = answer(got.descriptors[0], judgement, pid, start_time, token);
+  if (!heard || judgement < 0) close_fd(got.descriptors[0]);
+  warden.children.push({pid, got.descriptors[0], token, slot.outlives});
+  warden.starting.push(&slot);
+  warden.spare = nullptr;
 }
 
 }  // namespace instance_guard::detail

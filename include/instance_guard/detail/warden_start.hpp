@@ -75,7 +75,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int remember_rights(warden_state& warden) noex
   int result = status;
   if (status >= 0) {
     result = platform::read_status(status, warden.rights, warden.attributes.file_mask, warden.attributes.ignored);
-    if (result >= 0) result = platform::read_places(directory, warden.rights);
+    if (result >= 0) result = platform::read_places(directory, warden.rights, warden.rights);
     sys::close(status);
   }
   sys::close(directory);

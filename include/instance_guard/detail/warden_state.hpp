@@ -131,6 +131,7 @@ struct warden_state {
   raw_array<warden_waiter> waiters;
   raw_array<spawn_slot*> starting;   ///< whose exec has not returned yet
   spawn_slot* spare = nullptr;       ///< ready for the next spawn
+  spawn_slot* second_spare = nullptr;  ///< for the one after it, while the first child is starting
   bool anybody = false;              ///< the kernel says there are children
   bool changed = true;               ///< since emptiness was last looked at
   bool empty = true;                 ///< as found then

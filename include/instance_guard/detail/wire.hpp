@@ -48,6 +48,9 @@ enum stream : int8_t { to_null = -1, join_out = -2 };
 
 /// Text follows, each piece ending in NUL: `candidates` paths to try, arguments, environment,
 /// and the directory (may be empty).
+///
+/// The owner sleeps on the pipe `exec`, not on the answer: it is closed by the child's exec, or
+/// brings the errno of one that failed. So the owner is woken by the child itself.
 struct spawn_request {
   header head = {kind::spawn, 0};
   pid_t thread = 0;                      ///< who asks, if not the main thread
@@ -57,6 +60,7 @@ struct spawn_request {
   int8_t streams[3] = {to_null, to_null, to_null};
   int8_t directory = -1;                 ///< index of the descriptor of the caller's directory
   int8_t text = -1;                      ///< index of a memfd with the text, or -1: it follows
+  int8_t exec = -1;                      ///< index of a pipe: the child's exec closes it, see below
   bool outlives = false;
   bool no_new_privileges = false;
   platform::sys::signal_bits mask = 0;   ///< blocked signals of the caller

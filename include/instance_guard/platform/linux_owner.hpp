@@ -132,13 +132,14 @@ INSTANCE_GUARD_NO_SANITIZE inline int read_status(int status_file, process_right
   return complete ? 0 : -ESRCH;
 }
 
-/// Adds root and namespaces. Only who has CAP_SYS_CHROOT or CAP_SYS_ADMIN can change them and
-/// keep its capabilities as they were, so others are not asked. `directory` is /proc/<pid> or
-/// a /proc/<pid>/task/<tid>. 0, or a negated errno.
-INSTANCE_GUARD_NO_SANITIZE inline int read_places(int directory, process_rights& rights) noexcept {
+/// Reads root and namespaces. Only who has CAP_SYS_CHROOT or CAP_SYS_ADMIN, as `holder` says, can
+/// change them and keep its capabilities as they were, so others are not asked. `directory` is
+/// /proc/<pid> or a /proc/<pid>/task/<tid>. 0, or a negated errno.
+INSTANCE_GUARD_NO_SANITIZE inline int read_places(int directory, const process_rights& holder,
+                                                  process_rights& rights) noexcept {
   constexpr uint64_t able = uint64_t{1} << CAP_SYS_ADMIN | uint64_t{1} << CAP_SYS_CHROOT;
   for (uint64_t& place : rights.places) place = 0;
-  if ((rights.capabilities & able) == 0) return 0;
+  if ((holder.capabilities & able) == 0) return 0;
   struct stat facts;
   int result = sys::fstatat(directory, "root", &facts, 0);
   if (result < 0) return result;
