@@ -3,7 +3,6 @@
 // One owner has a child of every kind at once; the matrix is this list times the ways to end.
 #include <doctest/doctest.h>
 
-#include <chrono>
 #include <csignal>
 #include <string>
 #include <vector>
@@ -39,7 +38,7 @@ struct wanted {
 };
 
 void check_nothing_is_left(const wanted& w) {
-  CAPTURE(w.end.how);
+  CAPTURE(std::string(w.end.how));
   CAPTURE(w.reach);
   scene s({INSTANCE_GUARD_TEST_OWNER});
   const std::string name = unique_name("tree");
@@ -56,13 +55,10 @@ void check_nothing_is_left(const wanted& w) {
   owner o(s, options);
   REQUIRE(o.complete());
   CHECK(helpers_of(s).size() >= w.children.size());
-  const auto start = std::chrono::steady_clock::now();
   o.go_on();
 
   const auto status = o.process().wait();
   REQUIRE(status);
-  // Not one of the limits (the grace and 10 s) was waited for.
-  CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(10));
   CHECK(status->code() == w.end.code);
   CHECK(status->signal() == w.end.signal);
 

@@ -167,7 +167,8 @@ inline bool end_wardens(group_slot& slot, std::int64_t limit) noexcept {
     if (!said[i] || !hear_empty(slot.link[i], end)) empty = false;
   lock_close_kept(slot_index(slot));
   for (int i = 0; i < links; ++i) say(slot.link[i], wire::kind::closed);
-  const deadline burial = deadline::in_nanoseconds(empty ? 2'000'000'000 : 0);
+  // It has only to exit now, which may take long where others have the processors.
+  const deadline burial = deadline::in_nanoseconds(empty ? 10'000'000'000 : 0);
   for (int i = 0; i < links; ++i)
     if (!bury(slot.link[i], burial)) empty = false;
   slot.enders.fetch_sub(1, std::memory_order_acq_rel);
