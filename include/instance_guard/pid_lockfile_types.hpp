@@ -111,6 +111,22 @@ struct lock_status {
   std::vector<other_holder> others = {};        ///< of the same name, under other users
 };
 
+/// How stop_holder() makes a holder leave.
+struct stop_options {
+  lock_scope scope = lock_scope::user;
+  std::filesystem::path directory = {};                    ///< as in lock_options
+  std::optional<std::chrono::milliseconds> grace = {};     ///< before SIGKILL; empty: its own + 2 s
+  bool managed = false;  ///< also one that a service manager would start again
+};
+
+/// What stop_holder() did.
+struct stop_result {
+  std::optional<lock_record> holder = {};  ///< who had the name; empty: nobody
+  bool ended = false;                      ///< it was asked to leave, and is gone
+  bool killed = false;                     ///< SIGKILL was needed
+  std::string explanation = {};  ///< why it was not stopped; a cure is in a second line
+};
+
 #if INSTANCE_GUARD_EXCEPTIONS
 /// Another process has the name. code() is errc::already_running or errc::still_cleaning_up.
 class already_running : public std::system_error {
