@@ -113,11 +113,9 @@ TEST_CASE("children are told with pid and command line") {
 TEST_CASE("a name whose holder was killed is cleaning up while a child lives: exit code 0") {
   const scene s({INSTANCE_GUARD_TEST_OWNER});
   const std::string name = unique_name("tool-cleaning");
-  owner o(s, {.arguments = {"grace=60000", "guard=" + name, "child=ignore sleep", "warden", "pause"},
+  owner o(s, {.arguments = {"grace=60000", "guard=" + name, "child=ignore sleep", "pause"},
               .ready = 1});
   REQUIRE(o.complete());
-  const auto warden = o.process().read_until("warden");
-  REQUIRE(warden);
   o.process().signal(SIGKILL);
   REQUIRE(o.process().wait());
   const tool_result got = run_tool(s, {"status", name});

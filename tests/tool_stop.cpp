@@ -114,7 +114,7 @@ TEST_CASE("it waits for the children of a holder that is dead already") {
 TEST_CASE("a stopped warden is told to go on") {
   const scene s({INSTANCE_GUARD_TEST_OWNER});
   const std::string name = unique_name("tool-stop");
-  owner o(s, {.arguments = {"grace=100", "guard=" + name, "child=sleep", "warden", "pause"},
+  owner o(s, {.arguments = {"grace=100", "guard=" + name, "child=sleep", "pause"},
               .ready = 1});
   REQUIRE(o.complete());
   const pid_t warden = query_lock(name).holder->warden.pid;

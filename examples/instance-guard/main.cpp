@@ -67,6 +67,7 @@ int main(int count, char** arguments) {
     tool::add_status(root, call);
     tool::add_list(root, call);
     tool::add_stop(root, call);
+    tool::add_reap(root, call);
     // CLI11 takes them from the back.
     root.parse(std::vector<std::string>(own.rbegin(), own.rend()));
     return call.exit_code;
