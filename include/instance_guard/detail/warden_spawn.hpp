@@ -153,6 +153,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int fill_slot(warden_state& warden, spawn_slot
   if (!is_index(request.directory, got)) return -EINVAL;
   slot.directory_fd = got.descriptors[request.directory];
   slot.warden = warden.self;
+  slot.process_group = request.process_group;
   slot.own_attributes = &warden.attributes;
   slot.mask = request.mask;
   slot.outlives = request.outlives;
@@ -283,7 +284,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_spawn(warden_state& warden, wire::re
   slot.child = static_cast<pid_t>(child);
   slot.reply = got.descriptors[0];
   slot.token = warden.next_token++;
-  warden.children.push({slot.child, -1, slot.token, slot.outlives});
+  warden.children.push({slot.child, -1, slot.token, slot.outlives, slot.process_group != 0});
   warden.anybody = warden.changed = true;
   warden.empty = false;
   tell_parent(warden);  // before the owner knows, so that it finds no idle group above
