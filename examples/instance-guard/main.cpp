@@ -68,6 +68,7 @@ int main(int count, char** arguments) {
     tool::add_list(root, call);
     tool::add_stop(root, call);
     tool::add_reap(root, call);
+    tool::add_doctor(root, call);
     // CLI11 takes them from the back.
     root.parse(std::vector<std::string>(own.rbegin(), own.rend()));
     return call.exit_code;

@@ -165,9 +165,8 @@ std::string utc_time(std::chrono::system_clock::time_point at) {
   return formatted(at, "%Y-%m-%dT%H:%M:%SZ", true);
 }
 
-std::string row(std::string_view label, std::string_view text) {
-  constexpr std::size_t indent = 12;
-  constexpr std::size_t room = 80 - indent;
+std::string row(std::string_view label, std::string_view text, std::size_t indent) {
+  const std::size_t room = 80 - indent;
   std::string result = "  " + cell(label, indent - 2);
   for (;;) {
     // As many words as fit; a word that is too long for any line is broken.

@@ -36,7 +36,7 @@ std::string local_time(std::chrono::system_clock::time_point at);
 std::string utc_time(std::chrono::system_clock::time_point at);
 
 /// "  label     text", broken between words, continued below the text; ends with a newline.
-std::string row(std::string_view label, std::string_view text);
+std::string row(std::string_view label, std::string_view text, std::size_t indent = 12);
 
 /// "1 child", "3 children".
 std::string counted(std::size_t number, std::string_view one, std::string_view many);
