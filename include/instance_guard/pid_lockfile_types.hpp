@@ -44,6 +44,9 @@ struct lock_options {
   bool replace = false;
 
   std::string version = {};                ///< of the program; recorded, shown, compared
+  /// What the record describes instead of this process: the command that it runs for somebody.
+  /// Its executable is looked up as execvp(3) would.
+  std::vector<std::string> arguments = {};
   bool allow_network_file_system = false;  ///< see errc::network_file_system
 };
 
