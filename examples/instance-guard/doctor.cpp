@@ -100,15 +100,15 @@ void add_doctor(CLI::App& root, invocation& call) {
   sub->add_flag("--json", arguments->as_json, "For machines");
   sub->add_option("--play", arguments->play)->group("");  // see doctor_actors.hpp
   sub->footer(
-      "Each promise is tried for real: locks, a warden that adopts, an owner and a warden\n"
-      "that are killed. ok: kept; NO: not kept, or not to be tried here; part: for some;\n"
-      "note: no promise, but one should know.\n\n"
+      "Each promise is tried for real: locks, a warden that adopts, an owner and a\n"
+      "warden that are killed. ok: kept; NO: not kept, or not to be tried here;\n"
+      "part: for some; note: no promise, but one should know.\n\n"
       "Exit code: 0 only when all are kept, else 1.\n\n"
       "Examples:\n"
       "  instance-guard doctor\n"
       "  instance-guard doctor --json | jq -r '.not_kept[]'");
+  refuse_command(*sub, call);
   sub->callback([arguments, &call] {
-    refuse_command(call);
     call.exit_code = arguments->play.empty() ? run_doctor(*arguments) : play(arguments->play);
   });
 }

@@ -147,10 +147,8 @@ void add_list(CLI::App& root, invocation& call) {
       "Examples:\n"
       "  instance-guard list\n"
       "  instance-guard list --json | jq -r '.names[] | select(.replaced_code) | .name'");
-  sub->callback([arguments, &call] {
-    refuse_command(call);
-    call.exit_code = run_list(*arguments);
-  });
+  refuse_command(*sub, call);
+  sub->callback([arguments, &call] { call.exit_code = run_list(*arguments); });
 }
 
 }  // namespace tool

@@ -35,9 +35,11 @@ inline void add_look_options(CLI::App& sub, look_options& to) {
       ->type_name("DIR");
 }
 
-/// For all but `run`.
-inline void refuse_command(const invocation& call) {
-  if (call.has_command) throw CLI::ValidationError("takes no command: only `run` has a --");
+/// For all but `run`: before anything else is looked at.
+inline void refuse_command(CLI::App& sub, const invocation& call) {
+  sub.preparse_callback([&call](std::size_t) {
+    if (call.has_command) throw CLI::ValidationError("takes no command: only run has a --");
+  });
 }
 
 }  // namespace tool

@@ -8,7 +8,9 @@
 #include <vector>
 
 #include "exit_codes.hpp"
+#include "manual.hpp"
 #include "subcommands.hpp"
+#include "text.hpp"
 
 namespace {
 
@@ -36,6 +38,7 @@ std::string version_text() {
 int complain(const CLI::App& root, std::string what) {
   for (char& c : what)
     if (c == '\n') c = ' ';
+  what = tool::shown(what);
   const std::string at = where(root);
   std::fprintf(stderr, "%s: %s (see %s --help)\n", at.c_str(), what.c_str(), at.c_str());
   return tool::exit_fault;
@@ -63,12 +66,14 @@ int main(int count, char** arguments) {
   root.set_version_flag("--version", version_text());
   root.footer(examples);
   try {
+    tool::use_manual(root);
     tool::add_run(root, call);
     tool::add_status(root, call);
     tool::add_list(root, call);
     tool::add_stop(root, call);
     tool::add_reap(root, call);
     tool::add_doctor(root, call);
+    tool::add_manual(root, call);
     // CLI11 takes them from the back.
     root.parse(std::vector<std::string>(own.rbegin(), own.rend()));
     return call.exit_code;

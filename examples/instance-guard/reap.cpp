@@ -12,7 +12,7 @@
 #include <thread>
 #include <vector>
 
-#include "duration.hpp"
+#include "duration_option.hpp"
 #include "look_options.hpp"
 #include "session_scan.hpp"
 #include "subcommands.hpp"
@@ -28,6 +28,8 @@ struct reap_arguments {
   std::string session = {};
   std::string grace = "5s";
   bool dry_run = false;
+  std::vector<std::string> pids = {};
+  bool orphans = false;
 };
 
 /// What was met, each process once.
@@ -118,9 +120,10 @@ bool end_all(session_scan& scan, milliseconds grace, harvest& found) {
 }
 
 int run_reap(const reap_arguments& arguments) {
-  const auto grace = parse_duration(arguments.grace);
-  if (!grace) throw CLI::ValidationError(bad_duration(arguments.grace));
-  if (arguments.session.empty()) throw CLI::ValidationError("--session needs an ID");
+  const milliseconds grace = parse_duration(arguments.grace).value_or(milliseconds(5'000));
+  if (!arguments.pids.empty() || arguments.orphans)
+    throw CLI::ValidationError("PID and --orphans are not there yet, only --session ID");
+  if (arguments.session.empty()) throw CLI::ValidationError("--session ID is required");
   session_scan scan(arguments.session);
   const std::string session = "session " + shown(arguments.session);
   if (arguments.dry_run) {
@@ -135,7 +138,7 @@ int run_reap(const reap_arguments& arguments) {
     return 0;
   }
   harvest found;
-  const bool empty = end_all(scan, *grace, found);
+  const bool empty = end_all(scan, grace, found);
   std::vector<marked_process> left;
   for (const marked_process& each : found.ended)
     if (is_alive(each.who)) left.push_back(each);
@@ -157,12 +160,11 @@ void add_reap(CLI::App& root, invocation& call) {
   auto arguments = std::make_shared<reap_arguments>();
   CLI::App* sub = root.add_subcommand("reap", "End what a session left behind.");
   sub->add_option("--session", arguments->session, "As in `run --session ID`")
-      ->required()
       ->type_name("ID");
+  sub->add_option("pid", arguments->pids)->group("");
+  sub->add_flag("--orphans", arguments->orphans)->group("");
   sub->add_flag("--dry-run", arguments->dry_run, "Only print what would be ended, and why");
-  sub->add_option("--grace", arguments->grace, "From SIGTERM to SIGKILL")
-      ->type_name("DURATION")
-      ->capture_default_str();
+  add_duration_option(*sub, "--grace", arguments->grace, "From SIGTERM to SIGKILL (default 5s)");
   sub->footer(
       "Ends the processes of this user that have INSTANCE_GUARD_SESSION=ID in their\n"
       "environment. Never this command or one above it, a service, or what carries\n"
@@ -172,10 +174,8 @@ void add_reap(CLI::App& root, invocation& call) {
       "  instance-guard run --session 7f3a -- claude\n"
       "  instance-guard reap --session 7f3a --dry-run\n"
       "  instance-guard reap --session 7f3a");
-  sub->callback([arguments, &call] {
-    refuse_command(call);
-    call.exit_code = run_reap(*arguments);
-  });
+  refuse_command(*sub, call);
+  sub->callback([arguments, &call] { call.exit_code = run_reap(*arguments); });
 }
 
 }  // namespace tool

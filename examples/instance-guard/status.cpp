@@ -214,7 +214,7 @@ int run_status(const status_arguments& arguments) {
 void add_status(CLI::App& root, invocation& call) {
   auto arguments = std::make_shared<status_arguments>();
   CLI::App* sub = root.add_subcommand(
-      "status", "Say who has a name: since when, from where, which version, which children.");
+      "status", "Say who has a name: since when, from where, with what children.");
   sub->add_option("name", arguments->names, "What must exist once: shiva, wallet-0x39a1")
       ->required()
       ->type_name("NAME");
@@ -227,10 +227,8 @@ void add_status(CLI::App& root, invocation& call) {
       "  instance-guard status shiva\n"
       "  instance-guard status shiva foresight || echo 'not all of them run'\n"
       "  instance-guard status --json shiva | jq -r .holder.pid");
-  sub->callback([arguments, &call] {
-    refuse_command(call);
-    call.exit_code = run_status(*arguments);
-  });
+  refuse_command(*sub, call);
+  sub->callback([arguments, &call] { call.exit_code = run_status(*arguments); });
 }
 
 }  // namespace tool

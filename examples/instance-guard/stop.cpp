@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "duration.hpp"
+#include "duration_option.hpp"
 #include "exit_codes.hpp"
 #include "lock_view.hpp"
 #include "look_options.hpp"
@@ -168,10 +168,7 @@ int run_stop(const stop_arguments& arguments) {
   instance_guard::stop_options options;
   options.directory = arguments.look.directory;
   options.managed = arguments.force;
-  if (!arguments.grace.empty()) {
-    options.grace = parse_duration(arguments.grace);
-    if (!options.grace) throw CLI::ValidationError(bad_duration(arguments.grace));
-  }
+  if (!arguments.grace.empty()) options.grace = parse_duration(arguments.grace);
   std::error_code ec;
   lock_status found = find(arguments, ec);
   if (ec == instance_guard::errc::invalid_name)
@@ -216,22 +213,20 @@ void add_stop(CLI::App& root, invocation& call) {
   sub->add_option("name", arguments->name, "What its holder is to let go")
       ->required()
       ->type_name("NAME");
-  sub->add_option("--grace", arguments->grace, "From SIGTERM to SIGKILL; else its own and 2s")
-      ->type_name("DURATION");
+  add_duration_option(*sub, "--grace", arguments->grace,
+                      "From SIGTERM to SIGKILL; else its own and 2s");
   sub->add_flag("--force", arguments->force, "Also if a service manager will start it again");
   add_look_options(*sub, arguments->look);
   sub->footer(
-      "SIGTERM, the holder's grace, SIGKILL; then it waits until the name is free: until\n"
-      "its children are gone as well. Only what is proven to be the holder is signalled.\n\n"
-      "Exit code: 0 nobody has the name, 1 it could not be freed, 4 unknown, 75 refused:\n"
-      "its service manager would start it again, or it is an ancestor of this command.\n\n"
+      "SIGTERM, the holder's grace, SIGKILL; then it waits until the name is free: its\n"
+      "children are gone as well. Only what is proven to be the holder is signalled.\n\n"
+      "Exit code: 0 nobody has the name, 1 it could not be freed, 4 unknown,\n"
+      "75 refused: a service manager would start it again, or it is above this command.\n\n"
       "Examples:\n"
       "  instance-guard stop shiva\n"
       "  instance-guard stop shiva --grace 30s && make deploy");
-  sub->callback([arguments, &call] {
-    refuse_command(call);
-    call.exit_code = run_stop(*arguments);
-  });
+  refuse_command(*sub, call);
+  sub->callback([arguments, &call] { call.exit_code = run_stop(*arguments); });
 }
 
 }  // namespace tool

@@ -20,5 +20,6 @@ void add_list(CLI::App& root, invocation& call);
 void add_stop(CLI::App& root, invocation& call);
 void add_reap(CLI::App& root, invocation& call);
 void add_doctor(CLI::App& root, invocation& call);
+void add_manual(CLI::App& root, invocation& call);
 
 }  // namespace tool
