@@ -36,7 +36,7 @@ bool is_caught(int number) {
 signal_inbox::signal_inbox() {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) throw std::system_error(errno, std::generic_category(), "pipe");
-  read_end_.reset(ends[0]);
+  read_end_ = ends[0];
   write_end = ends[1];
   for (int number = 1; number < NSIG; ++number) {
     struct sigaction before = {};
@@ -54,7 +54,7 @@ signal_inbox::signal_inbox() {
 }
 
 bool signal_inbox::take(arrival& out) noexcept {
-  return ::read(read_end_.get(), &out, sizeof out) == static_cast<ssize_t>(sizeof out);
+  return ::read(read_end_, &out, sizeof out) == static_cast<ssize_t>(sizeof out);
 }
 
 void signal_inbox::note() const noexcept {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <csignal>
-#include <instance_guard/file_descriptor.hpp>
 #include <sys/types.h>
 #include <vector>
 
@@ -23,7 +22,7 @@ class signal_inbox {
   signal_inbox(const signal_inbox&) = delete;
   signal_inbox& operator=(const signal_inbox&) = delete;
 
-  int fd() const noexcept { return read_end_.get(); }
+  int fd() const noexcept { return read_end_; }
   /// The next one; false: there is none.
   bool take(arrival& out) noexcept;
   /// From any thread: wakes whoever waits for fd().
@@ -34,7 +33,7 @@ class signal_inbox {
   void suffer(int number) const noexcept;
 
  private:
-  instance_guard::file_descriptor read_end_;
+  int read_end_ = -1;  // never closed: the handler goes on writing
   std::vector<int> ignored_;
 };
 
