@@ -1,4 +1,4 @@
-# What the tests (doctest) and the benchmarks (benchmark) need. The installed package is used; where
+# What the tests (doctest), the benchmarks (benchmark) and the tool (CLI11, nlohmann_json) need. The installed package is used; where
 # there is none, INSTANCE_GUARD_FETCH_DEPENDENCIES=ON downloads a pinned release. The library itself needs nothing.
 
 include(FetchContent)
@@ -13,6 +13,10 @@ function(instance_guard_require package)
   find_package(${package} QUIET)
   if(${package}_FOUND)
     return()
+  endif()
+  if(NOT DEFINED ${package}_release)
+    message(FATAL_ERROR "${package} is not installed: run cmake/bootstrap deps, or configure with "
+                        "-DINSTANCE_GUARD_BUILD_TOOL=OFF.")
   endif()
   if(NOT INSTANCE_GUARD_FETCH_DEPENDENCIES)
     message(FATAL_ERROR "${package} is not installed: run cmake/bootstrap deps, or configure with "

@@ -231,6 +231,43 @@ inline std::vector<lock_status> list_locks(std::error_code& ec) noexcept {
   return list_locks(lock_options{}, ec);
 }
 
+/// Makes the live holder of a name leave, as lock_options::replace does, without taking the name:
+/// SIGTERM, its grace + 2 s, SIGKILL. Returns once it is gone; its warden may still be ending its
+/// children (query_lock() says so). Nothing is sent where nobody holds the name.
+///
+/// `ec`: managed_holder, for one that a service manager would start again (explanation says what
+/// stops it); already_running: this process or an ancestor has it, or that it is the holder can't
+/// be proven; timed_out: it does not even end by SIGKILL; operation_not_permitted; invalid_name;
+/// those of query_lock().
+inline stop_result stop_holder(std::string_view name, const stop_options& options,
+                               std::error_code& ec) noexcept {
+  ec.clear();
+  stop_result result;
+  detail::without_throwing(ec, [&] {
+    lock_options look;
+    look.scope = options.scope;
+    look.directory = options.directory;
+    lock_status status = query_lock(name, look, ec);
+    if (ec || status.state != lock_state::held) return;
+    result.holder = std::move(status.holder);
+    if (!result.holder) {
+      ec = errc::already_running;
+      result.explanation = status.name + ": held; its holder's record can't be read: not stopped";
+      return;
+    }
+    const detail::stop_outcome outcome =
+        detail::end_holder(*result.holder, status.path, options, detail::lock_name(name));
+    ec = outcome.fault.code;
+    result.ended = !ec;
+    result.killed = outcome.killed;
+    result.explanation = outcome.fault.explanation();
+  });
+  return result;
+}
+inline stop_result stop_holder(std::string_view name, std::error_code& ec) noexcept {
+  return stop_holder(name, stop_options{}, ec);
+}
+
 /// Where locks of this user, or of the host, are: the same whatever the environment says.
 inline std::filesystem::path default_lock_directory(lock_scope scope,
                                                     std::error_code& ec) noexcept {
@@ -260,6 +297,14 @@ inline std::vector<lock_status> list_locks(const lock_options& options = {}) {
   std::error_code ec;
   std::vector<lock_status> result = list_locks(options, ec);
   if (ec) throw std::system_error(ec, "list_locks");
+  return result;
+}
+inline stop_result stop_holder(std::string_view name, const stop_options& options = {}) {
+  std::error_code ec;
+  stop_result result = stop_holder(name, options, ec);
+  if (ec)
+    throw std::system_error(
+        ec, result.explanation.empty() ? std::string(name.substr(0, 64)) : result.explanation);
   return result;
 }
 inline std::filesystem::path default_lock_directory(lock_scope scope) {

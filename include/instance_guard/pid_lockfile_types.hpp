@@ -44,6 +44,9 @@ struct lock_options {
   bool replace = false;
 
   std::string version = {};                ///< of the program; recorded, shown, compared
+  /// What the record describes instead of this process: the command that it runs for somebody.
+  /// Its executable is looked up as execvp(3) would.
+  std::vector<std::string> arguments = {};
   bool allow_network_file_system = false;  ///< see errc::network_file_system
 };
 
@@ -109,6 +112,22 @@ struct lock_status {
   std::vector<process_identity> children = {};  ///< of the holder and its warden, with descendants
   std::vector<refusal> refusals = {};           ///< the last ones, oldest first
   std::vector<other_holder> others = {};        ///< of the same name, under other users
+};
+
+/// How stop_holder() makes a holder leave.
+struct stop_options {
+  lock_scope scope = lock_scope::user;
+  std::filesystem::path directory = {};                    ///< as in lock_options
+  std::optional<std::chrono::milliseconds> grace = {};     ///< before SIGKILL; empty: its own + 2 s
+  bool managed = false;  ///< also one that a service manager would start again
+};
+
+/// What stop_holder() did.
+struct stop_result {
+  std::optional<lock_record> holder = {};  ///< who had the name; empty: nobody
+  bool ended = false;                      ///< it was asked to leave, and is gone
+  bool killed = false;                     ///< SIGKILL was needed
+  std::string explanation = {};  ///< why it was not stopped; a cure is in a second line
 };
 
 #if INSTANCE_GUARD_EXCEPTIONS

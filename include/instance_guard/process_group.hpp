@@ -74,6 +74,10 @@ class child {
   /// Empty when the time passed first, or on an error.
   std::optional<exit_status> wait_for(std::chrono::milliseconds limit, std::error_code& ec) noexcept;
 
+  /// With spawn_options::same_process_group exit_fd is also readable when the process has stopped.
+  /// This takes note: the signal that stopped it, 0 if it did not. By one thread only.
+  int take_stop() noexcept;
+
   /// Sends a signal to its POSIX process group: itself and what it started, unless that left the
   /// group. Never to anybody else. Errors: no_such_process once it has ended,
   /// operation_not_permitted, invalid_argument, warden_lost, credentials_changed.

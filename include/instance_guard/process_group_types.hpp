@@ -87,6 +87,11 @@ struct spawn_options {
   stdio err = {};
   /// A daemon that is meant to stay: it and what it starts do not end with the group.
   bool outlives = false;
+  /// Joins the owner's process group, instead of leading one: what a terminal or a shell sends to
+  /// that group reaches the child as well, and it is in the foreground when the owner is. Only in a
+  /// group with keep_session. child::signal then reaches the child alone, and not at all if the
+  /// warden was sent the same signal just now: whoever did that (a service manager) told them all.
+  bool same_process_group = false;
 };
 
 /// How process_group::run treats a command.
@@ -159,6 +164,12 @@ struct group_options {
   /// Children can't gain rights through setuid programs (PR_SET_NO_NEW_PRIVS), and so can't
   /// become processes that the group may not signal.
   bool no_new_privileges = false;
+  /// The warden, and so the children, stay in the owner's session and keep its terminal; the
+  /// warden in a process group of its own, with all signals blocked. Not for nested groups.
+  bool keep_session = false;
+  /// Children inherit, besides 0, 1 and 2, what execve(2) would have passed on when the group was
+  /// made: at most 64 descriptors. The warden keeps them open. Not for nested groups.
+  bool inherit_descriptors = false;
 };
 
 /// Why a process is still there after SIGKILL.

@@ -61,6 +61,10 @@ struct single_instance_options {
   int conflict_exit_code = 75;
 };
 
+/// True if it was another instance that stood in the way: already_running, still_cleaning_up or
+/// managed_holder. Anything else is a fault.
+bool is_conflict(std::error_code why) noexcept;
+
 class [[nodiscard]] single_instance {
  public:
   /// Owns nothing.
@@ -103,6 +107,11 @@ class [[nodiscard]] single_instance {
   /// it says so, on a terminal.
   static single_instance acquire_or_exit(std::string_view name,
                                          const single_instance_options& options = {}) noexcept;
+
+  /// What acquire_or_exit says before it exits with `exit_code`, for a program that goes about it in
+  /// its own way: `guard = acquire(name, options, why)` has failed. Several lines for a terminal.
+  std::string failure_text(std::string_view name, std::error_code why, const single_instance_options& options,
+                           int exit_code, bool terminal) const;
 
   /// True while it owns the name.
   explicit operator bool() const noexcept { return owner_ != 0 && !locks_.empty() && locks_.front().owns_lock(); }

@@ -18,6 +18,7 @@ inline constexpr size_t slot_pointers = 512;
 struct spawn_slot {
   // For the child to read.
   pid_t warden = 0;
+  pid_t process_group = 0;               ///< to join; 0: it leads one
   char** candidates = nullptr;           ///< paths to try in turn, null at the end
   char** arguments = nullptr;
   char** environment = nullptr;
@@ -91,7 +92,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void await_verdict(spawn_slot& slot) noexcept 
   // One that outlives the group outlives the warden as well.
   if (!slot.outlives) result = platform::die_with_parent(slot.warden);
   if (result < 0) child_fail(slot, result);
-  result = sys::setpgid(0, 0);
+  result = sys::setpgid(0, slot.process_group);
   if (result < 0) child_fail(slot, result);
   // The warden's own 0, 1 and 2 are taken, so no source lies there and the order is free.
   for (int i = 0; i < 3; ++i) {

@@ -24,13 +24,29 @@ inline std::optional<exit_status> child::wait_for(std::chrono::milliseconds limi
   }
   // The message stays where it is, so that exit_fd stays readable and others may ask as well.
   detail::wire::ended what;
-  const long size = detail::await_answer(link(), channel_.get(), &what, sizeof what, detail::deadline(limit), true);
+  const detail::deadline end(limit);
+  long size = 0;
+  for (;;) {
+    size = detail::await_answer(link(), channel_.get(), &what, sizeof what, end, true);
+    if (size != static_cast<long>(sizeof what) || what.head.what != detail::wire::kind::stopped) break;
+    take_stop();
+  }
   if (size == -ETIMEDOUT) return {};
   if (size != static_cast<long>(sizeof what)) {
     ec = detail::group_error(size < 0 ? static_cast<int>(size) : -EPROTO);
     return {};
   }
   return exit_status(what.code, what.status, what.usage);
+}
+
+inline int child::take_stop() noexcept {
+  detail::wire::ended what;
+  detail::wire::received got;
+  if (!channel_) return 0;
+  detail::wire::receive(channel_.get(), &what, sizeof what, got, MSG_PEEK);
+  if (got.size != static_cast<long>(sizeof what) || what.head.what != detail::wire::kind::stopped) return 0;
+  detail::wire::receive(channel_.get(), &what, sizeof what, got);
+  return what.status;
 }
 
 inline void child::signal(int number, std::error_code& ec) noexcept {
@@ -57,6 +73,8 @@ inline void process_group::start(const group_options& options, const process_gro
   mine.grace.store(detail::deadline::nanoseconds(options.grace), std::memory_order_relaxed);
   mine.stop_signal.store(options.stop_signal, std::memory_order_relaxed);
   mine.no_new_privileges.store(options.no_new_privileges, std::memory_order_relaxed);
+  mine.keep_session.store(options.keep_session, std::memory_order_relaxed);
+  mine.inherit_descriptors.store(options.inherit_descriptors, std::memory_order_relaxed);
   int result = -EINVAL;
   if (above == nullptr) {
     result = detail::start_link(mine);

@@ -52,6 +52,8 @@ struct group_slot {
   std::atomic<std::int64_t> grace{0};    ///< ns
   std::atomic<int> stop_signal{SIGTERM};
   std::atomic<bool> no_new_privileges{false};
+  std::atomic<bool> keep_session{false};
+  std::atomic<bool> inherit_descriptors{false};
   std::atomic<int> mechanism{0};         ///< containment
   std::atomic<std::uint64_t> pid_namespace{0};
   std::atomic<int> links{0};

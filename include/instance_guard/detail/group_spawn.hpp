@@ -33,6 +33,7 @@ class spawn_order {
     std::error_code error = prepare_text(arguments, options, slot);
     if (error) return error;
     request_.thread = asking_thread();
+    if (options.same_process_group) request_.process_group = ::getpgrp();
     request_.no_new_privileges = slot.no_new_privileges.load(std::memory_order_relaxed);
     request_.mask = platform::signal_mask_now();
     for (int i = 0; i < 3 && !error; ++i)

@@ -1,6 +1,9 @@
 // layer 3: the owner starts a warden for a group.
 #pragma once
 
+#include <dirent.h>
+#include <fcntl.h>
+
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
@@ -19,6 +22,26 @@ namespace instance_guard::detail {
 
 inline constexpr std::int64_t start_limit = 10'000'000'000;  // ns
 
+/// What an exec of the owner would pass on, besides 0, 1 and 2. False: that can't be told, or it is
+/// too much.
+inline bool list_inherited(warden_state& state) noexcept {
+  DIR* directory = ::opendir("/dev/fd");
+  if (directory == nullptr) return false;
+  bool complete = true;
+  while (const dirent* each = ::readdir(directory)) {
+    int number = 0;
+    for (const char* at = each->d_name; *at != '\0' && number >= 0; ++at)
+      number = *at < '0' || *at > '9' || number > 100'000'000 ? -1 : number * 10 + (*at - '0');
+    const int flags = number > 2 ? ::fcntl(number, F_GETFD) : -1;
+    if (flags < 0 || (flags & FD_CLOEXEC) != 0) continue;
+    complete = state.inherited_count < max_inherited;
+    if (!complete) break;
+    state.inherited[state.inherited_count++] = number;
+  }
+  ::closedir(directory);
+  return complete;
+}
+
 /// Starts a process that becomes the warden. Its pid, or a negated errno.
 inline long fork_warden(const group_slot& slot, int channel, int owner_process) noexcept {
   warden_state* state = new_warden_state();
@@ -28,6 +51,11 @@ inline long fork_warden(const group_slot& slot, int channel, int owner_process) 
   state->owner = platform::sys::getpid();
   state->grace = slot.grace.load(std::memory_order_relaxed);
   state->stop_signal = slot.stop_signal.load(std::memory_order_relaxed);
+  state->keep_session = slot.keep_session.load(std::memory_order_relaxed);
+  if (slot.inherit_descriptors.load(std::memory_order_relaxed) && !list_inherited(*state)) {
+    delete_warden_state(state);
+    return -EMFILE;
+  }
   platform::process_stat facts;
   if (platform::read_process_stat(state->owner, facts) == 0) state->owner_start = facts.start_time;
   platform::sys::signal_bits before = 0;
@@ -123,6 +151,8 @@ inline int claim_group_slot() noexcept {
     slot.parent.store(-1, std::memory_order_relaxed);
     slot.pid_namespace.store(platform::pid_namespace_of(platform::sys::getpid()), std::memory_order_relaxed);
     slot.links.store(0, std::memory_order_relaxed);
+    slot.keep_session.store(false, std::memory_order_relaxed);
+    slot.inherit_descriptors.store(false, std::memory_order_relaxed);
     slot.mark_entry[0] = '\0';
     slot.mark = wire::mark_request{};
     return slot_index(slot);

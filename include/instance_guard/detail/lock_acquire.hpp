@@ -101,6 +101,7 @@ class lock_acquisition {
       session_.record = describe_self();
       session_.record.name = session_.name.view();
       session_.record.version = version;
+      if (!session_.options.arguments.empty()) describe_command(session_.options.arguments, session_.record);
       described_ = true;
     }
     lock_attempt one{session_.name, session_.options.scope, session_.path.string(),

@@ -86,10 +86,15 @@ inline std::string manager_stop_command(const std::string& origin) {
   return {};
 }
 
-/// Stops the holder: SIGTERM, its grace + 2 s, SIGKILL. The fault says why it did not try, or
-/// that it could not; none: it is gone (its warden may still be busy).
-inline lock_fault replace_holder(const lock_record& holder, const std::filesystem::path& path,
-                                 const lock_options& options, const lock_name& name) {
+/// What stopped a holder, or tried to.
+struct stop_outcome {
+  lock_fault fault = {};  ///< why it did not try, or could not; none: the holder is gone
+  bool killed = false;    ///< SIGKILL was sent
+};
+
+/// Stops the holder: SIGTERM, its grace + 2 s, SIGKILL. Its warden may still be busy afterwards.
+inline stop_outcome end_holder(const lock_record& holder, const std::filesystem::path& path,
+                               const stop_options& options, const lock_name& name) {
   const std::string who = "pid " + std::to_string(holder.process.pid);
   const std::string title = std::string(name.view()) + ": already running: " + who;
   // Both what it says and what the system says now: a manager would start it again at once.
@@ -97,13 +102,13 @@ inline lock_fault replace_holder(const lock_record& holder, const std::filesyste
   for (const char* manager : {"systemd ", "launchd "})
     if (managed.empty() && holder.started_from.rfind(manager, 0) == 0)
       managed = holder.started_from;
-  if (!managed.empty())
-    return make_fault(errc::managed_holder,
-                      title + " is " + managed + ", which would be started again",
-                      manager_stop_command(managed));
+  if (!managed.empty() && !options.managed)
+    return {make_fault(errc::managed_holder,
+                       title + " is " + managed + ", which would be started again",
+                       manager_stop_command(managed))};
   if (is_own_ancestor(holder.process.pid))
-    return make_fault(errc::already_running,
-                      title + " is this process or an ancestor of it: not replaced");
+    return {make_fault(errc::already_running,
+                       title + " is this process or an ancestor of it: not stopped")};
   std::error_code ec;
   process_handle handle = process_handle::open(holder.process, ec);
   if (ec == std::errc::no_such_process) return {};
@@ -115,22 +120,33 @@ inline lock_fault replace_holder(const lock_record& holder, const std::filesyste
   const auto listener = holder_by_socket(options.scope, name);
   const bool proven = listener ? listener->process == holder.process : same_user;
   if (ec || !proven)
-    return make_fault(errc::already_running,
-                      title + ", not replaced: that it is the holder can't be proven",
-                      "stop it by hand");
+    return {make_fault(errc::already_running,
+                       title + ", not stopped: that it is the holder can't be proven",
+                       "stop it by hand")};
+  stop_outcome result;
   handle.signal(SIGTERM, ec);
   if (!ec) {
-    const auto grace = holder.grace;
     constexpr std::chrono::milliseconds extra{2'000};
-    if (handle.wait_for(grace > no_limit - extra ? no_limit : grace + extra, ec)) return {};
+    const auto own = holder.grace > no_limit - extra ? no_limit : holder.grace + extra;
+    if (handle.wait_for(options.grace.value_or(own), ec)) return result;
     handle.signal(SIGKILL, ec);
+    result.killed = !ec;
     // Never wait without bound after a kill: it may be in uninterruptible sleep.
-    if (!ec && handle.wait_for(std::chrono::milliseconds(10'000), ec)) return {};
+    if (!ec && handle.wait_for(std::chrono::milliseconds(10'000), ec)) return result;
   }
-  if (ec == std::errc::no_such_process) return {};
-  return make_fault(ec ? ec : make_error_code(errc::timed_out),
-                    title + " could not be stopped" + (ec ? ": " + ec.message() : ""),
-                    "stop it as its user or root");
+  if (ec == std::errc::no_such_process) return result;
+  result.fault = make_fault(ec ? ec : make_error_code(errc::timed_out),
+                            title + " could not be stopped" + (ec ? ": " + ec.message() : ""),
+                            "stop it as its user or root");
+  return result;
+}
+
+/// For a start with lock_options::replace.
+inline lock_fault replace_holder(const lock_record& holder, const std::filesystem::path& path,
+                                 const lock_options& options, const lock_name& name) {
+  stop_options how;
+  how.scope = options.scope;
+  return end_holder(holder, path, how, name).fault;
 }
 
 }  // namespace instance_guard::detail

@@ -4,8 +4,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "../pid_lockfile_types.hpp"
@@ -57,6 +61,30 @@ inline lock_record describe_process(pid_t pid) {
     record.user = user_name(facts.st_uid);
   }
   return record;
+}
+
+/// Makes a record of a process that runs a command for somebody the command's.
+inline void describe_command(const std::vector<std::string>& arguments, lock_record& record) {
+  record.arguments = arguments;
+  record.executable = arguments.front();
+  const char* search = arguments.front().find('/') == std::string::npos ? std::getenv("PATH") : nullptr;
+  for (std::string_view rest = search != nullptr ? search : ""; !rest.empty();) {
+    const std::size_t end = std::min(rest.find(':'), rest.size());
+    const std::filesystem::path file = std::filesystem::path(rest.substr(0, end)) / arguments.front();
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+    if (::access(file.c_str(), X_OK) != 0) continue;
+    record.executable = file.string();
+    break;
+  }
+  // As the kernel names it for a process: absolute, links followed.
+  std::error_code ignored;
+  const std::filesystem::path whole = std::filesystem::canonical(record.executable, ignored);
+  if (!ignored) record.executable = whole.string();
+  struct stat facts = {};
+  record.executable_device = record.executable_inode = 0;
+  if (::stat(record.executable.c_str(), &facts) != 0) return;
+  record.executable_device = static_cast<std::uint64_t>(facts.st_dev);
+  record.executable_inode = static_cast<std::uint64_t>(facts.st_ino);
 }
 
 /// A record of this process, without name, version and time. What can't change is looked up once.

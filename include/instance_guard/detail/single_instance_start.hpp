@@ -176,6 +176,18 @@ inline void single_instance::release() noexcept {
   signals_.release();
 }
 
+inline bool is_conflict(std::error_code why) noexcept {
+  return why == errc::already_running || why == errc::still_cleaning_up || why == errc::managed_holder;
+}
+
+inline std::string single_instance::failure_text(std::string_view name, std::error_code why,
+                                                 const single_instance_options& options, int exit_code,
+                                                 bool terminal) const {
+  if (!is_conflict(why) || why == errc::managed_holder)
+    return detail::fault_text(name, why, explanation_, exit_code);
+  return detail::refusal_text(name, why, holder_, options.lock.version, exit_code, terminal);
+}
+
 inline single_instance single_instance::acquire_or_exit(std::string_view name,
                                                         const single_instance_options& options) noexcept {
   const bool terminal = ::isatty(STDERR_FILENO) == 1;
@@ -192,11 +204,8 @@ inline single_instance single_instance::acquire_or_exit(std::string_view name,
     if (result.recovered_from_ && terminal) detail::say(detail::recovered_text(name, *result.recovered_from_));
     return result;
   }
-  const bool conflict = ec == errc::already_running || ec == errc::still_cleaning_up || ec == errc::managed_holder;
-  const int code = conflict ? options.conflict_exit_code : 73;  // EX_CANTCREAT
-  detail::say(conflict && ec != errc::managed_holder
-                  ? detail::refusal_text(name, ec, result.holder_, options.lock.version, code, terminal)
-                  : detail::fault_text(name, ec, result.explanation_, code));
+  const int code = is_conflict(ec) ? options.conflict_exit_code : 73;  // EX_CANTCREAT
+  detail::say(result.failure_text(name, ec, options, code, terminal));
   std::exit(code);
 }
 

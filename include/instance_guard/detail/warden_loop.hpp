@@ -81,6 +81,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void wait_for_events(warden_state& warden) noe
   if (!warden.owner_gone && owner_is_dead(warden, warden.poll_set[1])) {
     warden.owner_gone = true;
     warden.owner_closed = true;
+    warden.touch_locks_at = 0;  // the files say when: `status` and `list` read it from their date
   }
 }
 
@@ -106,6 +107,7 @@ INSTANCE_GUARD_NO_SANITIZE inline bool is_over(warden_state& warden) noexcept {
     wait_for_events(warden);
     reap(warden);
     check_starting(warden);
+    if (warden.keep_session) tell_stops(warden);
     if (!warden.unsent.empty()) retry_unsent(warden);
     // An end that has begun for another reason goes on; it is final from now on.
     if (warden.owner_gone && !warden.end_began) {

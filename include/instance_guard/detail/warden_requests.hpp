@@ -6,6 +6,7 @@
 #include "warden_kill.hpp"
 #include "warden_locks.hpp"
 #include "warden_nested.hpp"
+#include "warden_program.hpp"
 #include "warden_spawn.hpp"
 #include "warden_state.hpp"
 
@@ -16,6 +17,10 @@ INSTANCE_GUARD_NO_SANITIZE inline int take_signal(warden_state& warden, const wi
   if (result < 0) return result;
   for (const warden_child& each : warden.children) {
     if (each.token != request.token) continue;
+    if (each.shares_group) {
+      hear_signals(warden);
+      return was_told_as_well(warden, request.number) ? 0 : sys::kill(each.pid, request.number);
+    }
     // Not reaped yet, so neither its pid nor the number of its group can be anybody else's.
     const int sent = sys::kill(-each.pid, request.number);
     return sent == -ESRCH ? sys::kill(each.pid, request.number) : sent;

@@ -176,6 +176,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int fill_slot(warden_state& warden, spawn_slot
   slot.report = got.descriptors[request.exec];
   slot.warden = warden.self;
   slot.attributes = warden.attributes;
+  slot.process_group = request.process_group;
   slot.own_attributes = &warden.attributes;
   slot.own_rights = &warden.rights;
   slot.asking = request.thread > 0 ? request.thread : warden.owner;
@@ -271,7 +272,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_spawn(warden_state& warden, wire::re
   const uint64_t start_time = platform::read_process_stat(pid, facts) == 0 ? facts.start_time : 0;
   const bool heard = answer(got.descriptors[0], judgement, pid, start_time, token);
   if (!heard || judgement < 0) close_fd(got.descriptors[0]);
-  warden.children.push({pid, got.descriptors[0], token, slot.outlives});
+  warden.children.push({pid, got.descriptors[0], token, slot.outlives, slot.process_group != 0});
   warden.starting.push(&slot);
   warden.spare = nullptr;
 }

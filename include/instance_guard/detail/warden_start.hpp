@@ -51,10 +51,11 @@ INSTANCE_GUARD_NO_SANITIZE inline int occupy_standard_streams() noexcept {
 /// Keeps what the warden needs of the owner's descriptors, and closes the rest: the owner's end
 /// of the channel above all, or its death would never be seen.
 INSTANCE_GUARD_NO_SANITIZE inline void keep_own_descriptors(const warden_state& warden) noexcept {
-  int kept[4] = {warden.channel, warden.owner_process, warden.lifeline, warden.hello};
+  int kept[4 + max_inherited] = {warden.channel, warden.owner_process, warden.lifeline, warden.hello};
   unsigned count = 0;
   for (int i = 0; i < 4; ++i)
     if (kept[i] >= 0) kept[count++] = kept[i];
+  for (unsigned i = 0; i < warden.inherited_count; ++i) kept[count++] = warden.inherited[i];
   for (unsigned i = 1; i < count; ++i)
     for (unsigned j = i; j > 0 && kept[j - 1] > kept[j]; --j) {
       const int other = kept[j];
@@ -90,8 +91,10 @@ INSTANCE_GUARD_NO_SANITIZE inline int settle(warden_state& warden) noexcept {
   keep_own_descriptors(warden);
   int result = occupy_standard_streams();
   if (result < 0) return result;
-  // The parent of a program is what its terminal and its starter know: it stays where it is.
-  if (!warden.has_program) sys::setsid();
+  // The parent of a program is what its terminal and its starter know: it stays where it is. One
+  // that keeps the session leaves the process group, so that whoever kills that leaves it alone.
+  if (warden.keep_session) sys::setpgid(0, 0);
+  else if (!warden.has_program) sys::setsid();
   sys::chdir("/");
   forget_marks_in_copy();
   platform::rename_self(warden_name);
@@ -99,7 +102,8 @@ INSTANCE_GUARD_NO_SANITIZE inline int settle(warden_state& warden) noexcept {
   if (result < 0 && platform::can_adopt_orphans) return -ENOSYS;
   warden.mechanism =
       static_cast<uint32_t>(result < 0 ? containment::process_groups : containment::subreaper);
-  warden.signals = platform::signal_descriptor(warden.has_program ? sys::all_signals : sys::signal_bit(SIGCHLD));
+  const bool hears_all = warden.has_program || warden.keep_session;
+  warden.signals = platform::signal_descriptor(hears_all ? sys::all_signals : sys::signal_bit(SIGCHLD));
   if (warden.signals < 0) return warden.signals;
   result = remember_rights(warden);
   if (result < 0) return result;

@@ -22,6 +22,7 @@ struct warden_child {
   int channel = -1;          ///< where its exit status goes; -1: nobody wants it
   uint64_t token = 0;
   bool outlives = false;
+  bool shares_group = false; ///< is in the owner's process group
 };
 
 /// A group whose warden this one started. It is a child like others, but is asked to end, not
@@ -89,6 +90,8 @@ enum class ending { none, stopping, killing };
 
 inline constexpr int64_t touch_pause = int64_t{24} * 3600 * 1'000'000'000;  // ns
 
+inline constexpr unsigned max_inherited = 64;
+
 inline constexpr size_t warden_stack_size = 96u << 10;
 
 struct warden_state {
@@ -101,6 +104,9 @@ struct warden_state {
   uint64_t owner_start = 0;          ///< its start time
   int64_t grace = 0;                 ///< nanoseconds
   int stop_signal = SIGTERM;
+  bool keep_session = false;         ///< of the owner, and its terminal
+  unsigned inherited_count = 0;      ///< descriptors for the children, besides 0, 1 and 2
+  int inherited[max_inherited] = {};
 
   // Found out at the start.
   pid_t self = 0;
@@ -116,6 +122,8 @@ struct warden_state {
   bool has_program = false;          ///< leaves as the program did
   int program_code = 0;              ///< siginfo_t::si_code, si_status of its end
   int program_status = 0;
+
+  int64_t heard_at[65] = {};         ///< when each signal was sent to it, with keep_session
 
   // The owner.
   bool owner_gone = false;           ///< dead, or replaced by another program

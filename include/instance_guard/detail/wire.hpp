@@ -28,7 +28,8 @@ enum class kind : uint32_t {
   hello,      ///< warden -> owner, once
   empty,      ///< warden -> owner: no descendant is left
   answer,     ///< warden -> owner, on a request's own pair
-  ended       ///< warden -> owner, on a spawn's own pair: the exit status
+  ended,      ///< warden -> owner, on a spawn's own pair: the exit status
+  stopped     ///< likewise, where the child is in the owner's process group: by which signal
 };
 
 /// Begins every message.
@@ -54,6 +55,7 @@ enum stream : int8_t { to_null = -1, join_out = -2 };
 struct spawn_request {
   header head = {kind::spawn, 0};
   pid_t thread = 0;                      ///< who asks, if not the main thread
+  pid_t process_group = 0;               ///< to join; 0: it leads one
   uint32_t candidates = 0;
   uint32_t arguments = 0;
   uint32_t environment = 0;

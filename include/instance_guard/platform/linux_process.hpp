@@ -101,11 +101,11 @@ INSTANCE_GUARD_NO_SANITIZE inline bool take_signal_from(int descriptor, taken_si
   return true;
 }
 
-/// Whether a child has stopped since this was asked last. 1, 0, or a negated errno.
+/// Whether a child has stopped since this was asked last. The signal, 0, or a negated errno.
 INSTANCE_GUARD_NO_SANITIZE inline int has_stopped(pid_t child) noexcept {
   siginfo_t info = {};
   const int result = sys::waitid(P_PID, child, &info, WSTOPPED | WNOHANG | __WALL);
-  return result < 0 ? result : info.si_pid != 0 ? 1 : 0;
+  return result < 0 ? result : info.si_pid != 0 ? info.si_status : 0;
 }
 
 /// Takes what a signal_descriptor has.

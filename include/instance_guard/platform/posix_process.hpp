@@ -102,11 +102,11 @@ INSTANCE_GUARD_NO_SANITIZE inline void drain_signals(int descriptor) noexcept {
   while (sys::read(descriptor, taken, sizeof taken) == static_cast<long>(sizeof taken)) {}
 }
 
-/// Whether a child has stopped since this was asked last. 1, 0, or a negated errno.
+/// Whether a child has stopped since this was asked last. The signal, 0, or a negated errno.
 INSTANCE_GUARD_NO_SANITIZE inline int has_stopped(pid_t child) noexcept {
   siginfo_t info = {};
   const int result = sys::waitid(P_PID, child, &info, WSTOPPED | WNOHANG);
-  return result < 0 ? result : info.si_pid != 0 ? 1 : 0;
+  return result < 0 ? result : info.si_pid != 0 ? info.si_status : 0;
 }
 
 /// There is no file that tells of a process.

@@ -1,0 +1,206 @@
+// instance-guard run with names, time limits and sessions.
+#include <doctest/doctest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <instance_guard/pid_lockfile.hpp>
+#include <string>
+#include <vector>
+
+#include "support/read_child.hpp"
+#include "support/scene.hpp"
+#include "support/tool.hpp"
+#include "support/unique_name.hpp"
+
+using namespace support;
+using instance_guard::lock_state;
+using instance_guard::query_lock;
+
+namespace {
+
+int code_of(program& tool) { return tool.wait().value_or(no_status).code(); }
+
+}  // namespace
+
+TEST_CASE("a second run with the name is refused in one line that says who has it") {
+  const scene s;
+  const std::string name = unique_name("run");
+  auto first = s.start(run_words({"--name", name}, s.words({"sleep"})));
+  REQUIRE(first.read_until("ready"));
+  auto second = s.start(run_words({"--name", name}, {"echo", "started"}), {.merge_err = true});
+  const std::string said = second.read_all();
+  CHECK(code_of(second) == 75);
+  CHECK(lines_of(said).size() == 1);
+  CHECK(said.starts_with(name + ": already running: pid " + std::to_string(first.pid())));
+  auto other = s.start(run_words({"--name", name, "--conflict-exit-code", "0", "--quiet"}, {"echo", "started"}),
+                       {.merge_err = true});
+  CHECK(other.read_all().empty());
+  CHECK(code_of(other) == 0);
+  first.signal(SIGTERM);
+  CHECK(code_of(first) == 128 + SIGTERM);
+  CHECK(query_lock(name).state == lock_state::free);
+}
+
+TEST_CASE("the record describes the command, not the tool") {
+  const scene s;
+  const std::string name = unique_name("run");
+  const auto command = s.words({"sleep"});
+  auto tool = s.start(run_words({"--name", name, "--tag", "1.4.2", "--grace", "1s"}, command));
+  REQUIRE(tool.read_until("ready"));
+  const auto holder = query_lock(name).holder;
+  REQUIRE(holder);
+  CHECK(holder->process.pid == tool.pid());
+  CHECK(holder->arguments == command);
+  CHECK(holder->executable == s.helper());
+  CHECK(holder->version == "1.4.2");
+  CHECK(holder->grace == std::chrono::seconds(1));
+  CHECK_FALSE(query_lock(name).replaced_code);
+  tool.signal(SIGTERM);
+  tool.wait();
+}
+
+TEST_CASE("of several names all are held, or none") {
+  const scene s;
+  const std::string a = unique_name("run"), b = unique_name("run"), c = unique_name("run");
+  auto holder = s.start(run_words({"--name", b}, s.words({"sleep"})));
+  REQUIRE(holder.read_until("ready"));
+  auto refused = s.start(run_words({"--name", c, "--name", b, "--name", a}, {"true"}), {.merge_err = true});
+  CHECK(refused.read_all().find(std::to_string(holder.pid())) != std::string::npos);
+  CHECK(code_of(refused) == 75);
+  CHECK(query_lock(a).state == lock_state::free);
+  CHECK(query_lock(c).state == lock_state::free);
+  auto both = s.start(run_words({"--name", c, "--name", a}, s.words({"sleep"})));
+  REQUIRE(both.read_until("ready"));
+  CHECK(query_lock(a).state == lock_state::held);
+  CHECK(query_lock(c).state == lock_state::held);
+  for (program* each : {&both, &holder}) {
+    each->signal(SIGTERM);
+    each->wait();
+  }
+  CHECK(query_lock(a).state == lock_state::free);
+}
+
+TEST_CASE("a run that waits says for whom, and starts when the holder leaves") {
+  const scene s;
+  const std::string name = unique_name("run");
+  auto first = s.start(run_words({"--name", name}, s.words({"sleep"})));
+  REQUIRE(first.read_until("ready"));
+  auto second = s.start(run_words({"--name", name, "--wait", "1m"}, {"echo", "started"}), {.merge_err = true});
+  const auto waiting = second.read_line();
+  REQUIRE(waiting);
+  CHECK(waiting->starts_with(name + ": waiting for pid " + std::to_string(first.pid())));
+  CHECK(waiting->ends_with("at most 1m"));
+  first.signal(SIGTERM);
+  CHECK(second.read_line() == "started");
+  CHECK(code_of(second) == 0);
+}
+
+TEST_CASE("a run that is ended while it waits holds nothing, and leaves nothing behind") {
+  const scene s;
+  const std::string a = unique_name("run"), b = unique_name("run");
+  auto first = s.start(run_words({"--name", b}, s.words({"sleep"})));
+  REQUIRE(first.read_until("ready"));
+  for (const int number : {SIGTERM, SIGINT}) {
+    auto second = s.start(run_words({"--name", a, "--name", b, "--wait", "forever"}, {"echo", "started"}),
+                          {.merge_err = true});
+    REQUIRE(second.read_until(b + ": waiting"));
+    CHECK(wait_until([&] { return query_lock(a).state == lock_state::held; }));
+    second.signal(number);
+    CHECK(second.wait().value_or(no_status).signal() == number);
+    CHECK(query_lock(a).state == lock_state::free);
+  }
+  first.signal(SIGTERM);
+  first.wait();
+}
+
+TEST_CASE("the name is not free before the last process of a killed run has ended") {
+  const scene s;
+  const std::string name = unique_name("run");
+  auto first = s.start(run_words({"--name", name, "--grace", "200ms"}, s.words({"fork", "setsid", "ignore", "sleep"})));
+  REQUIRE(first.read_until("ready"));
+  first.signal(SIGKILL);
+  auto second = s.start(run_words({"--name", name}, {"sh", "-c", "echo started; read go"}));
+  REQUIRE(second.read_until("started"));
+  for (const found_process& each : s.processes()) CHECK_MESSAGE(each.executable != s.helper(), each.what);
+  second.write("\n");
+  CHECK(code_of(second) == 0);
+}
+
+TEST_CASE("--replace stops the holder, and never an ancestor of its own") {
+  const scene s;
+  const std::string name = unique_name("run");
+  auto first = s.start(run_words({"--name", name}, s.words({"sleep"})));
+  REQUIRE(first.read_until("ready"));
+  auto second = s.start(run_words({"--name", name, "--replace"}, {"echo", "started"}));
+  CHECK(second.read_line() == "started");
+  CHECK(code_of(second) == 0);
+  CHECK(code_of(first) == 128 + SIGTERM);
+  std::vector<std::string> inner = run_words({"--name", name, "--replace"}, {"true"});
+  auto outer = s.start(run_words({"--name", name}, inner), {.merge_err = true});
+  outer.read_all();
+  CHECK(code_of(outer) == 75);
+}
+
+TEST_CASE("a time limit ends the tree with exit code 124") {
+  const scene s;
+  for (const char* tree : {"sleep", "fork setsid ignore sleep", "ignore stopped"}) {
+    CAPTURE(tree);
+    auto tool = s.start(run_words({"--timeout", "300ms", "--grace", "50ms"}, s.words(split(tree))));
+    CHECK(code_of(tool) == 124);
+    CHECK(s.empty());
+  }
+  auto quick = s.start(run_words({"--timeout", "forever"}, s.words({"exit=3"})));
+  CHECK(code_of(quick) == 3);
+}
+
+TEST_CASE("SIGTERM and SIGHUP stop the tree with its stop signal and its grace") {
+  const scene s;
+  for (const int number : {SIGTERM, SIGHUP}) {
+    auto slow = s.start(run_words({"--grace", "1m"}, s.words({"slow-term=100"})));
+    REQUIRE(slow.read_until("ready"));
+    slow.signal(number);
+    CHECK(code_of(slow) == 0);
+    auto stubborn = s.start(run_words({"--grace", "50ms"}, s.words({"ignore", "fork", "sleep"})));
+    REQUIRE(stubborn.read_until("ready"));
+    stubborn.signal(number);
+    CHECK(code_of(stubborn) == 128 + SIGKILL);
+    CHECK(s.empty());
+  }
+  auto other = s.start(run_words({"--stop-signal", "usr2"}, s.words({"sleep"})));
+  REQUIRE(other.read_until("ready"));
+  other.signal(SIGTERM);
+  CHECK(code_of(other) == 128 + SIGUSR2);
+}
+
+TEST_CASE("a second signal, later, does not wait for the grace") {
+  const scene s;
+  for (const int number : {SIGTERM, SIGINT}) {
+    auto tool = s.start(run_words({"--grace", "10m"}, s.words({"ignore", "sleep"})));
+    REQUIRE(tool.read_until("ready"));
+    tool.signal(SIGTERM);
+    CHECK(wait_until([&] { return tool.signal(number), tool.ended(); }));
+    CHECK(code_of(tool) == 128 + SIGKILL);
+  }
+}
+
+TEST_CASE("--session marks everything below") {
+  const scene s;
+  auto tool = s.start(run_words({"--session", "a b=c"}, {"sh", "-c", "sh -c 'echo \"$INSTANCE_GUARD_SESSION\"'"}));
+  CHECK(tool.read_line() == "a b=c");
+  CHECK(code_of(tool) == 0);
+}
+
+TEST_CASE("a signal that was ignored at the start stays ignored, by the tool and the command") {
+  const scene s;
+  const auto ignore_hup = [] { return ::signal(SIGHUP, SIG_IGN) != SIG_ERR; };
+  auto tool = s.start(run_words({}, s.words({"sleep"})), {.before_exec = ignore_hup});
+  REQUIRE(tool.read_until("ready"));
+  tool.signal(SIGHUP);
+  auto shown = s.start(run_words({}, {"grep", "SigIgn", "/proc/self/status"}), {.before_exec = ignore_hup});
+  auto plain = s.start({"grep", "SigIgn", "/proc/self/status"}, {.before_exec = ignore_hup});
+  CHECK(shown.read_all() == plain.read_all());
+  CHECK_FALSE(tool.ended());
+  tool.signal(SIGTERM);
+  CHECK(code_of(tool) == 128 + SIGTERM);
+}

@@ -1,0 +1,170 @@
+// The tool's words: help, manual, completions; and what is wrong with the arguments.
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "support/tool_result.hpp"
+
+using namespace support;
+
+namespace {
+
+const std::vector<std::string> subcommands = {"run", "status", "list", "stop", "reap", "doctor"};
+
+bool installed(const std::string& program) {
+  for (const char* place : {"/bin/", "/usr/bin/", "/usr/local/bin/"})
+    if (::access((place + program).c_str(), X_OK) == 0) return true;
+  return false;
+}
+
+/// Writes what the tool says into a file of the scene.
+std::string saved(const scene& s, const std::vector<std::string>& arguments, const std::string& name) {
+  const tool_result got = run_tool(s, arguments);
+  CHECK(got.code == 0);
+  CHECK(got.out.size() > 500);
+  std::ofstream(s / name) << got.out;
+  return s / name;
+}
+
+int code_of(const scene& s, std::vector<std::string> words) {
+  program one = s.start(std::move(words), {.merge_err = true});
+  one.in().reset();
+  const std::string said = one.read_all();
+  CAPTURE(said);
+  return one.wait().value_or(no_status).code();
+}
+
+}  // namespace
+
+TEST_CASE("--help of each subcommand: its options, examples, within 80 columns") {
+  const scene s;
+  const tool_result root = run_tool(s, {"--help"});
+  CHECK(root.code == 0);
+  CHECK(fits(root.out));
+  for (const std::string& each : subcommands) {
+    CAPTURE(each);
+    CHECK(root.says("\n  " + each + " "));
+    const tool_result got = run_tool(s, {each, "--help"});
+    CHECK(got.code == 0);
+    CAPTURE(got.out);
+    CHECK(fits(got.out));
+    CHECK(got.says("Usage: instance-guard " + each + " [OPTION]..."));
+    CHECK(got.says("\nExamples:\n  instance-guard "));
+    CHECK(got.says("\n  instance-guard " + each));
+    CHECK(got.says("--help"));
+  }
+  CHECK(run_tool(s, {"--version"}).says("instance-guard 0."));
+}
+
+TEST_CASE("wrong arguments: one line that says which, exit 125") {
+  const scene s;
+  const std::vector<std::vector<std::string>> wrong = {
+      {},
+      {"nonsense"},
+      {"--nonsense"},
+      {"status"},
+      {"status", "--nonsense", "x"},
+      {"status", "a/b"},
+      {"status", std::string(65, 'x')},
+      {"status", "x", "--scope", "world"},
+      {"status", "--", "x"},
+      {"list", "x"},
+      {"list", "--json=maybe"},
+      {"list", "--", "true"},
+      {"stop"},
+      {"stop", "a", "b"},
+      {"stop", "..", "--force"},
+      {"stop", "a", "--grace", "5"},
+      {"stop", "a", "--grace", "5x"},
+      {"stop", "a", "--grace", "1m1h"},
+      {"stop", "a", "--grace", "-5s"},
+      {"stop", "a", "--grace", ""},
+      {"reap"},
+      {"reap", "--session"},
+      {"reap", "--session", ""},
+      {"reap", "--session", "x", "--grace", "soon"},
+      {"reap", "4711"},
+      {"reap", "--orphans"},
+      {"doctor", "x"},
+      {"doctor", "--", "true"},
+      {"completion", "tcsh"}};
+  for (const auto& arguments : wrong) {
+    std::string shown;
+    for (const std::string& each : arguments) shown += each + " ";
+    CAPTURE(shown);
+    const tool_result got = run_tool(s, arguments, {.merge_err = true});
+    CAPTURE(got.out);
+    CHECK(got.code == 125);
+    CHECK(lines_of(got.out).size() == 1);
+    CHECK(got.out.starts_with("instance-guard"));
+    CHECK(got.out.size() < 300);
+  }
+  CHECK(run_tool(s, {"reap", "4711"}, {.merge_err = true}).says("not there yet"));
+}
+
+TEST_CASE("a wrong argument is told without what a terminal would obey") {
+  const scene s;
+  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
+           {"status", "\x1b[2Jx"}, {"stop", "x\ny"}, {"stop", "a", "--grace", "\x1b[2J"}}) {
+    const tool_result got = run_tool(s, arguments, {.merge_err = true});
+    CHECK(got.code == 125);
+    CHECK(lines_of(got.out).size() == 1);
+    CHECK(got.out.find('\x1b') == std::string::npos);
+  }
+}
+
+TEST_CASE("the manual page has each subcommand with its options, and troff takes it") {
+  const scene s;
+  const std::string file = saved(s, {"man"}, "instance-guard.1");
+  std::ifstream in(file);
+  const std::string text{std::istreambuf_iterator<char>(in), {}};
+  for (const std::string& each : subcommands)
+    CHECK(text.find(".SS instance\\-guard " + each + " ") != std::string::npos);
+  for (const char* each : {"\\-\\-dry\\-run", "\\-\\-force", "\\-\\-json", "\\-\\-session", ".SH FILES"})
+    CHECK(text.find(each) != std::string::npos);
+  CHECK(text.find("\\-\\-play") == std::string::npos);
+  if (installed("mandoc")) CHECK(code_of(s, {"mandoc", "-T", "lint", "-W", "error", file}) == 0);
+}
+
+TEST_CASE("the completions are programs that their shells take") {
+  const scene s;
+  for (const std::string shell : {"bash", "zsh", "fish"}) {
+    CAPTURE(shell);
+    const std::string file = saved(s, {"completion", shell}, shell);
+    if (!installed(shell)) {
+      MESSAGE("skipped: no " << shell);
+      continue;
+    }
+    CHECK(code_of(s, {shell, "-n", file}) == 0);
+  }
+}
+
+TEST_CASE("bash completes subcommands, options, values, and the names that are held") {
+  if (!installed("bash")) return;
+  const scene s;
+  const std::string file = saved(s, {"completion", "bash"}, "completion.bash");
+  // instance-guard in PATH, as a user has it; a holder to complete.
+  const std::string name = "complete-me-" + std::to_string(::getpid());
+  program holder = s.start({INSTANCE_GUARD_LOCK_HELPER, name});
+  REQUIRE(holder.read_until("taken"));
+  const auto complete = [&](const std::string& line) {
+    program shell = s.start(
+        {"bash", "--norc", "-c",
+         "PATH=\"${1%/*}:$PATH\"; . \"$2\"; read -ra COMP_WORDS <<< \"$3\";"
+         " [[ $3 == *' ' ]] && COMP_WORDS+=('');"
+         " COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _instance_guard; echo \"${COMPREPLY[*]}\"",
+         "bash", INSTANCE_GUARD_TOOL, file, line});
+    return " " + shell.read_line().value_or("nothing") + " ";
+  };
+  for (const std::string& each : subcommands)
+    CHECK(complete("instance-guard ").find(" " + each + " ") != std::string::npos);
+  CHECK(complete("instance-guard sto") == " stop ");
+  CHECK(complete("instance-guard stop --for") == " --force ");
+  CHECK(complete("instance-guard status --scope h") == " host ");
+  CHECK(complete("instance-guard status " + name.substr(0, 13)).find(" " + name + " ") !=
+        std::string::npos);
+  CHECK(complete("instance-guard run -- tru").find(" true ") != std::string::npos);
+}
