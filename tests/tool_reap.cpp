@@ -1,5 +1,6 @@
 // instance-guard reap --session: what carries the mark ends, and nobody else.
 #include <doctest/doctest.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <string>
@@ -7,6 +8,7 @@
 
 #include "support/other_user.hpp"
 #include "support/scene.hpp"
+#include "support/service_cgroup.hpp"
 #include "support/tool_result.hpp"
 
 using namespace support;
@@ -187,6 +189,26 @@ TEST_CASE("decoy: INSTANCE_GUARD_KEEP=1, and two different marks in one environm
   CHECK(got.says("another session's mark"));
 }
 
+TEST_CASE("decoy: a service, though it was started in the session's environment") {
+  const scene s;
+  const std::string id = session_id("service");
+  service_cgroup unit("ig-test-" + id);
+  program service = start(s, {"sleep"}, marked(id));
+  program target = start(s, {"sleep"}, marked(id));
+  if (!unit.possible() || !unit.add(service.pid())) {
+    MESSAGE("skipped: no control group can be made");
+    return;
+  }
+  const tool_result got = reap(s, id);
+  CAPTURE(got.out);
+  CHECK(got.code == 0);
+  CHECK(got.says("a service: systemd unit " + unit.name()));
+  CHECK(!service.ended());
+  CHECK(target.ended());
+  service.signal(SIGKILL);
+  CHECK(service.wait());
+}
+
 TEST_CASE("decoy: another user's process") {
   if (!is_root()) {
     MESSAGE("skipped: being several users needs root");
@@ -228,16 +250,25 @@ TEST_CASE("decoy: a process with another saved user") {
   CHECK(!mixed.ended());
 }
 
-TEST_CASE("under run --session everything below carries the mark, also after the tool was killed") {
+TEST_CASE("under run --session everything below carries the mark, also what escaped its warden") {
   const scene s;
   const std::string id = session_id("run");
-  // The dead man's children are his warden's business; what he was told to leave is ours.
-  program session = s.start(run_words({"--session", id}, s.words({"daemon", "sleep"})));
+  canary stranger;
+  program session = s.start(run_words({"--session", id}, s.words({"fan=2", "setsid", "sleep"})));
+  REQUIRE(session.read_until("ready"));
   REQUIRE(session.read_until("ready"));
   const tool_result dry = reap(s, id, {"--dry-run"});
   CAPTURE(dry.out);
-  CHECK(dry.says("would end "));
-  CHECK(dry.says("instance_guard_test_helper"));
-  CHECK(reap(s, id).code == 0);
-  CHECK(wait_until([&] { return s.empty(); }));
+  CHECK(dry.says("would end 5 processes"));
+  CHECK(dry.says("fan=2"));
+  // Both guardians killed at once: what they leave is what reap is for.
+  const std::vector<pid_t> wardens = children_of(session.pid());
+  REQUIRE(!wardens.empty());
+  for (const pid_t each : wardens) ::kill(each, SIGKILL);
+  session.signal(SIGKILL);
+  REQUIRE(session.wait());
+  const tool_result got = reap(s, id);
+  CAPTURE(got.out);
+  CHECK(got.code == 0);
+  CHECK(s.empty());
 }

@@ -10,6 +10,7 @@
 
 #include "support/other_user.hpp"
 #include "support/owner.hpp"
+#include "support/service_cgroup.hpp"
 #include "support/tool_result.hpp"
 #include "support/unique_name.hpp"
 
@@ -147,6 +148,24 @@ TEST_CASE("one that a service manager would start again is refused, and the comm
   CHECK(query_lock(name).state == lock_state::held);
   CHECK(run_tool(s, {"stop", "--force", name}).code == 0);
   CHECK(holder.wait().value_or(no_status).signal() == SIGTERM);
+}
+
+TEST_CASE("... also when only the kernel says that it is a service") {
+  const scene s;
+  const std::string name = unique_name("tool-stop");
+  service_cgroup unit("ig-" + name);
+  program holder = hold(s, name);
+  if (!unit.possible() || !unit.add(holder.pid())) {
+    MESSAGE("skipped: no control group can be made");
+    return;
+  }
+  const tool_result got = run_tool(s, {"stop", name}, {.merge_err = true});
+  CAPTURE(got.out);
+  CHECK(got.code == 75);
+  CHECK(got.says("systemctl stop " + unit.name()));
+  CHECK(!holder.ended());
+  CHECK(run_tool(s, {"stop", name, "--force"}).code == 0);
+  CHECK(holder.wait());
 }
 
 TEST_CASE("not even --force ends what is not proven to be the holder") {

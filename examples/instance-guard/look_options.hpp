@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include <cstddef>
 #include <string>
 
 #include <instance_guard/pid_lockfile.hpp>
@@ -17,7 +18,9 @@ struct look_options {
   std::string directory = {};
 
   bool wants(instance_guard::lock_scope asked) const {
-    return scope.empty() || (scope == "host") == (asked == instance_guard::lock_scope::host);
+    const bool host = asked == instance_guard::lock_scope::host;
+    // A directory has the files of one scope.
+    return scope.empty() ? !host || directory.empty() : host == (scope == "host");
   }
   instance_guard::lock_options in(instance_guard::lock_scope asked) const {
     instance_guard::lock_options result;
@@ -28,7 +31,7 @@ struct look_options {
 };
 
 inline void add_look_options(CLI::App& sub, look_options& to) {
-  sub.add_option("--scope", to.scope, "Look only in this scope, not in both")
+  sub.add_option("--scope", to.scope, "Only this one (default: both; with --directory, user)")
       ->check(CLI::IsMember({"user", "host"}))
       ->type_name("user|host");
   sub.add_option("--directory", to.directory, "Where the lock files are, if the program chose that")

@@ -100,11 +100,15 @@ environment read_environment(const process_facts& facts) {
   environment result;
   const std::string process = "/proc/" + std::to_string(facts.pid);
   std::string text;
-  bool readable = read_all(process + "/environ", text);
-  // A leader whose thread has ended shows nothing, while the others live.
-  if (readable && text.empty() && facts.state == 'Z')
+  bool readable = false;
+  if (facts.state != 'Z') {
+    readable = read_all(process + "/environ", text);
+  } else {
+    // A leader whose thread has ended shows nothing, and that to root alone, while others live.
     for (const pid_t thread : numbers_in(process + "/task"))
-      if (text.empty()) readable = read_all(process + "/task/" + std::to_string(thread) + "/environ", text);
+      if (text.empty() && thread != facts.pid)
+        readable = read_all(process + "/task/" + std::to_string(thread) + "/environ", text);
+  }
   if (!readable) return result;
   for (std::size_t at = 0; at < text.size();) {
     std::size_t end = text.find('\0', at);
@@ -145,7 +149,10 @@ std::string service_of_cgroups(std::string_view text) {
 }
 
 std::string service_of(pid_t pid) {
-  return service_of_cgroups(contents("/proc/" + std::to_string(pid) + "/cgroup", 65'536));
+  const std::string text = contents("/proc/" + std::to_string(pid) + "/cgroup", 65'536);
+  // In doubt it is one.
+  if (text.empty() && !contents("/proc/self/cgroup", 65'536).empty()) return "can't be told";
+  return service_of_cgroups(text);
 }
 
 std::vector<pid_t> all_processes() {

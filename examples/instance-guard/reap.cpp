@@ -43,12 +43,19 @@ struct harvest {
   }
 };
 
+void oldest_first(std::vector<marked_process>& list) {
+  std::stable_sort(list.begin(), list.end(), [](const marked_process& a, const marked_process& b) {
+    return a.who.start_time < b.who.start_time;
+  });
+}
+
 std::string table(const std::vector<marked_process>& list, bool reasons) {
+  constexpr std::size_t indent = 20;
   std::string text = "  PID      AGE      COMMAND\n";
   for (const marked_process& each : list) {
-    text += "  " + cell(std::to_string(each.who.pid), 7) + "  " + cell(age(age_of(each.who)), 7) +
-            "  " + cut(each.command, 60) + "\n";
-    if (reasons) text += row("  why", each.kept);
+    text += row(cell(std::to_string(each.who.pid), 7) + "  " + age(age_of(each.who)), each.command,
+                indent);
+    if (reasons) text += row("  why", each.kept, indent);
   }
   return text;
 }
@@ -79,6 +86,7 @@ harvest look(session_scan& scan) {
   for (int tries = 0; tries < 20 && !scan.look(visit); ++tries)
     std::this_thread::sleep_for(milliseconds(5));
   std::erase_if(found.ended, [](const marked_process& each) { return !is_alive(each.who); });
+  for (auto* list : {&found.ended, &found.kept}) oldest_first(*list);
   return found;
 }
 
@@ -132,13 +140,16 @@ int run_reap(const reap_arguments& arguments) {
                        counted(found.ended.size(), "process", "processes") + "\n";
     if (!found.ended.empty())
       text += table(found.ended, false) +
-              row("  why", std::string(session_variable) + "=" + shown(arguments.session) +
-                               " in its environment, this user's, no service");
+              row("  why",
+                  std::string(session_variable) + "=" + shown(arguments.session) +
+                      " in its environment, this user's, no service",
+                  20);
     print(text + kept_text(found, "would keep") + unseen_text(scan));
     return 0;
   }
   harvest found;
   const bool empty = end_all(scan, grace, found);
+  for (auto* list : {&found.ended, &found.kept}) oldest_first(*list);
   std::vector<marked_process> left;
   for (const marked_process& each : found.ended)
     if (is_alive(each.who)) left.push_back(each);

@@ -21,6 +21,19 @@ constexpr auto together = 5ms;
 /// Service managers and terminals deliver a stop twice; what comes this much later is meant.
 constexpr auto again = 250ms;
 
+/// True if somebody can continue the tool's process group: a shell in the same session, above it.
+bool has_job_control() {
+  process_facts facts;
+  pid_t at = ::getppid();
+  for (int depth = 0; depth < 64 && at > 0; ++depth) {
+    if (::getsid(at) != ::getsid(0)) return false;
+    if (::getpgid(at) != ::getpgrp()) return true;
+    if (!read_facts(at, facts)) return false;
+    at = facts.parent;
+  }
+  return false;
+}
+
 }  // namespace
 
 supervisor::~supervisor() {
@@ -153,10 +166,12 @@ bool supervisor::command_is_stopped() const {
 void supervisor::follow_stop() {
   continued_ = false;
   const int number = command_->take_stop();
-  if (number == 0 || !has_terminal_ || ending()) return;
+  if (number == 0 || ending()) return;
   for (arrival what; inbox_.take(what);) hear(what);
   if (continued_ || ending()) return;  // it goes on already
-  inbox_.suffer(number);
+  if (has_terminal_ && has_job_control()) return inbox_.suffer(number);
+  // Without the tool the kernel would not have let Ctrl-Z stop it.
+  if (number == SIGTSTP && has_terminal_) pending_.push_back({SIGCONT, clock::now()});
 }
 
 void supervisor::begin_ending() {

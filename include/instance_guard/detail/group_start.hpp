@@ -56,6 +56,10 @@ inline long fork_warden(const group_slot& slot, int channel, int owner_process) 
     delete_warden_state(state);
     return -EMFILE;
   }
+  // The number of a session is not given out again while somebody is in it.
+  file_descriptor leader;
+  if (state->keep_session && ::getsid(0) != state->owner) leader = above_streams(platform::sys::pidfd_open(::getsid(0)));
+  state->session_leader = leader.get();
   platform::process_stat facts;
   if (platform::read_process_stat(state->owner, facts) == 0) state->owner_start = facts.start_time;
   platform::sys::signal_bits before = 0;

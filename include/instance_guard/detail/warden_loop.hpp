@@ -56,7 +56,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void forget_waiters(warden_state& warden, uint
 
 /// Sleeps until something happens, then takes note of it.
 INSTANCE_GUARD_NO_SANITIZE inline void wait_for_events(warden_state& warden) noexcept {
-  constexpr uint32_t fixed = 4;
+  constexpr uint32_t fixed = 5;
   warden.poll_set.clear();
   if (!warden.poll_set.reserve(fixed + warden.waiters.size() + warden.nested.size()) &&
       !warden.poll_set.reserve(fixed)) {
@@ -67,6 +67,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void wait_for_events(warden_state& warden) noe
   add_poll(warden, warden.owner_gone ? -1 : warden.owner_process, POLLIN);
   add_poll(warden, warden.signals, POLLIN);
   add_poll(warden, warden.lifeline, POLLIN);
+  add_poll(warden, warden.session_leader, POLLIN);
   for (const warden_waiter& each : warden.waiters) add_poll(warden, each.channel, 0);
   const uint32_t first_nested = warden.poll_set.size();
   for (const warden_nested& each : warden.nested) add_poll(warden, each.lifeline, POLLIN);
@@ -77,11 +78,11 @@ INSTANCE_GUARD_NO_SANITIZE inline void wait_for_events(warden_state& warden) noe
     if (warden.poll_set[2].revents != 0) hear_signals(warden);
     if (warden.poll_set[0].revents != 0) take_requests(warden);
     if (warden.poll_set[3].revents != 0) hear_parent(warden);
+    if (warden.poll_set[4].revents != 0) wake_stopped_owner(warden);
   }
   if (!warden.owner_gone && owner_is_dead(warden, warden.poll_set[1])) {
     warden.owner_gone = true;
     warden.owner_closed = true;
-    warden.touch_locks_at = 0;  // the files say when: `status` and `list` read it from their date
   }
 }
 
@@ -112,6 +113,7 @@ INSTANCE_GUARD_NO_SANITIZE inline bool is_over(warden_state& warden) noexcept {
     // An end that has begun for another reason goes on; it is final from now on.
     if (warden.owner_gone && !warden.end_began) {
       warden.end_began = true;
+      warden.touch_locks_at = 0;  // the files' date says when: `status` and `list` tell it
       begin_ending(warden, -1);
     }
     if (is_watched(warden)) look_whether_empty(warden);

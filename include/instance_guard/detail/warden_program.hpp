@@ -32,6 +32,17 @@ INSTANCE_GUARD_NO_SANITIZE inline void tell_stops(const warden_state& warden) no
   }
 }
 
+/// The owner's session has lost its leader. The kernel tells a stopped process group that nobody of
+/// its session can continue any more, but this warden is of the session, and won't.
+INSTANCE_GUARD_NO_SANITIZE inline void wake_stopped_owner(warden_state& warden) noexcept {
+  close_fd(warden.session_leader);
+  platform::process_stat facts;
+  const bool known = platform::read_process_stat(warden.owner, facts) == 0 && facts.start_time == warden.owner_start;
+  if (!known || facts.state != 'T' || warden.owner_process < 0) return;
+  sys::pidfd_send_signal(warden.owner_process, SIGHUP);
+  sys::pidfd_send_signal(warden.owner_process, SIGCONT);
+}
+
 /// Takes the signals that have arrived.
 INSTANCE_GUARD_NO_SANITIZE inline void hear_signals(warden_state& warden) noexcept {
   platform::taken_signal taken;

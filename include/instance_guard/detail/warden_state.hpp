@@ -105,6 +105,7 @@ struct warden_state {
   int64_t grace = 0;                 ///< nanoseconds
   int stop_signal = SIGTERM;
   bool keep_session = false;         ///< of the owner, and its terminal
+  int session_leader = -1;           ///< pidfd of that, with keep_session, if it is another
   unsigned inherited_count = 0;      ///< descriptors for the children, besides 0, 1 and 2
   int inherited[max_inherited] = {};
 

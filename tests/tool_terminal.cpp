@@ -1,0 +1,290 @@
+// instance-guard run in a real terminal: all works as without it.
+#include <doctest/doctest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <string>
+
+#include "support/read_child.hpp"
+#include "support/scene.hpp"
+#include "support/terminal.hpp"
+
+using namespace support;
+using namespace std::string_literals;
+
+namespace {
+
+const std::string run = INSTANCE_GUARD_TOOL " run --grace 100ms -- ";
+
+terminal shell(const scene& s) {
+  return terminal::with_shell({s.mark(), "H=" + s.helper(), "G=" INSTANCE_GUARD_TOOL, "PATH=/usr/bin:/bin"});
+}
+
+/// A command that says what it gets from the terminal.
+const std::string listener =
+    "bash -c 'for s in INT QUIT WINCH CONT TSTP; do trap \"echo got-$s\" $s; done; echo rea''dy;"
+    " while :; do sleep 0.02; done'";
+
+}  // namespace
+
+TEST_CASE("Ctrl-C and Ctrl-\\ end the command, and give the prompt back") {
+  const scene s;
+  terminal t = shell(s);
+  for (const auto& [key, code] : {std::pair{'C', "130"}, std::pair{'\\', "131"}}) {
+    t.type(run + "$H fork sleep\n");
+    REQUIRE(t.see("ready"));
+    t.press(key);
+    REQUIRE(t.see("% "));
+    t.type("echo co''de=$?\n");
+    CHECK(t.see("code="s + code));
+    CHECK(wait_until([&] { return s.processes().size() == 1; }));  // the shell
+    REQUIRE(t.see("% "));
+  }
+}
+
+TEST_CASE("what the terminal sends arrives once, and the command decides") {
+  const scene s;
+  terminal t = shell(s);
+  t.type(run + listener + "\n");
+  REQUIRE(t.see("ready"));
+  for (const auto& [key, said] : {std::pair{'C', "got-INT"}, std::pair{'\\', "got-QUIT"}, std::pair{'Z', "got-TSTP"}}) {
+    t.press(key);
+    REQUIRE(t.see(said));
+  }
+  t.resize(33, 77);
+  REQUIRE(t.see("got-WINCH"));
+  t.press('C');
+  REQUIRE(t.see("got-INT"));
+  CHECK(t.skipped().find("got-") == std::string::npos);
+}
+
+TEST_CASE("Ctrl-C ends a script around it, as without the tool") {
+  const scene s;
+  terminal t = shell(s);
+  t.type("bash -c 'while :; do " + run + "$H sleep; done'\n");
+  REQUIRE(t.see("ready"));
+  t.press('C');
+  REQUIRE(t.see("% "));
+  t.type("echo co''de=$?\n");
+  CHECK(t.see("code=130"));
+}
+
+TEST_CASE("Ctrl-Z gives the prompt back, fg and bg go on") {
+  const scene s;
+  terminal t = shell(s);
+  t.type(run + "$H sleep\n");
+  REQUIRE(t.see("ready"));
+  const pid_t job = t.front();
+  CHECK(job != t.leader());
+  for (int round = 0; round < 3; ++round) {
+    t.press('Z');
+    REQUIRE(t.see("Stopped"));
+    REQUIRE(t.see("% "));
+    CHECK(t.front() == t.leader());
+    t.type("fg\n");
+    CHECK(wait_until([&] { return t.front() == job; }));
+    for (const found_process& each : s.processes()) CHECK(wait_until([&] {
+      return support::detail::state_of("/proc/" + std::to_string(each.pid)) != 'T';
+    }));
+  }
+  t.press('Z');
+  REQUIRE(t.see("Stopped"));
+  t.type("bg; jobs\n");
+  REQUIRE(t.see("Running"));
+  t.type("kill %1; wait %1; echo co''de=$?\n");
+  CHECK(t.see("code=143"));
+}
+
+TEST_CASE("a command that stops by itself gives the prompt back as well") {
+  const scene s;
+  terminal t = shell(s);
+  for (const char* number : {"STOP", "TSTP"}) {
+    t.type(run + "sh -c 'kill -" + number + " $$; echo went-''on'\n");
+    REQUIRE(t.see("Stopped"));
+    REQUIRE(t.see("% "));
+    t.type("fg\n");
+    CHECK(t.see("went-on"));
+    REQUIRE(t.see("% "));
+  }
+}
+
+TEST_CASE("a whole pipeline stops and goes on, and outlives the tool") {
+  const scene s;
+  terminal t = shell(s);
+  t.type(run + "$H sleep | sed -u 's/^/through /'; echo en''ded\n");
+  REQUIRE(t.see("through ready"));
+  const pid_t job = t.front();
+  t.press('Z');
+  REQUIRE(t.see("Stopped"));
+  REQUIRE(t.see("% "));
+  t.type("fg\n");
+  REQUIRE(wait_until([&] { return t.front() == job; }));
+  t.press('C');
+  REQUIRE(t.see("% "));
+  // The tool ends its tree, and not its neighbours.
+  t.type(run + "sh -c '$H setsid ignore sleep & read go' | { sed -u 's/^/through /'; echo neigh''bour lives; }\n");
+  REQUIRE(t.see("through ready"));
+  t.type("\n");
+  CHECK(t.see("neighbour lives"));
+  CHECK(wait_until([&] { return s.processes().size() == 1; }));
+}
+
+TEST_CASE("a start in the background neither takes the terminal nor stops") {
+  const scene s;
+  terminal t = shell(s);
+  t.type(run + "sh -c 'echo from behi''nd; $H sleep' &\n");
+  REQUIRE(t.see("from behind"));
+  REQUIRE(t.see("ready"));
+  t.type("jobs\n");
+  REQUIRE(t.see("Running"));
+  CHECK(t.front() == t.leader());
+  t.type("kill -9 %1; wait %1; echo co''de=$?\n");
+  CHECK(t.see("code=137"));
+  CHECK(wait_until([&] { return s.processes().size() == 1; }));
+  // One that reads waits for the foreground, as it would without the tool.
+  t.type(run + "sh -c 'read x; echo got-$x' &\n");
+  REQUIRE(wait_until([&] { t.type("jobs\n"); return t.see("% ") && t.skipped().find("Stopped") != std::string::npos; }));
+  t.type("fg\n");
+  REQUIRE(t.see("fg"));
+  t.type("line\n");
+  CHECK(t.see("got-line"));
+}
+
+TEST_CASE("kill -9 of a job ends its whole tree, also what left its process group") {
+  const scene s;
+  terminal t = shell(s);
+  t.type(run + "sh -c '$H setsid ignore sleep & wait' &\n");
+  REQUIRE(t.see("ready"));
+  t.type("kill -9 %1\n");
+  CHECK(wait_until([&] { return s.processes().size() == 1; }));
+}
+
+TEST_CASE("the terminal's settings are restored when the command could not do it") {
+  const scene s;
+  for (const char* end : {"kill -9 \\$\\$", "exit 3"}) {
+    CAPTURE(end);
+    // No interactive shell around it, which would restore them as well.
+    terminal t({"sh", "-c", run + "sh -c \"stty raw -echo; echo rea''dy; read go; " + end + "\"; echo restored; read go"},
+               {s.mark()});
+    REQUIRE(t.see("ready"));
+    CHECK_FALSE(t.has(ICANON));
+    t.type("\n");
+    REQUIRE(t.see("restored"));
+    CHECK(t.has(ICANON));
+    CHECK(t.has(ECHO));
+  }
+  terminal t({"sh", "-c", run + "stty -echo; echo kept; read go"}, {s.mark()});
+  REQUIRE(t.see("kept"));
+  CHECK_FALSE(t.has(ECHO));
+}
+
+TEST_CASE("a password prompt reads without an echo") {
+  const scene s;
+  terminal t = shell(s);
+  t.type(run + "bash -c 'read -s -p pass''word: x; echo; echo \"got <$x>\"'\n");
+  REQUIRE(t.see("password:"));
+  CHECK(wait_until([&] { return !t.has(ECHO); }));
+  t.type("secret\n");
+  REQUIRE(t.see("got <secret>"));
+  CHECK(t.skipped().find("secret") == std::string::npos);
+}
+
+TEST_CASE("an interactive shell has its jobs, its Ctrl-C and its end") {
+  const scene s;
+  terminal t = shell(s);
+  t.type(run + "bash --norc --noprofile --noediting -i\n");
+  REQUIRE(t.see("% "));
+  const pid_t inner = t.front();
+  CHECK(inner != t.leader());
+  t.type("$H sleep\n");
+  REQUIRE(t.see("ready"));
+  const pid_t job = t.front();
+  CHECK(job != inner);
+  t.press('Z');
+  REQUIRE(t.see("Stopped"));
+  REQUIRE(t.see("% "));
+  t.type("fg\n");
+  REQUIRE(wait_until([&] { return t.front() == job; }));
+  t.press('C');
+  REQUIRE(t.see("% "));
+  t.type("exit 5\n");
+  REQUIRE(t.see("exit"));
+  REQUIRE(t.see("% "));
+  t.type("echo co''de=$?\n");
+  CHECK(t.see("code=5"));
+  CHECK(t.front() == t.leader());
+}
+
+TEST_CASE("less and vim stop and go on") {
+  const scene s;
+  terminal t = shell(s);
+  struct { const char* program; const char* start; const char* leave; } const cases[] = {
+      {"less", "less /etc/passwd", "q"}, {"vim", "vim -u NONE -N /etc/passwd", ":q!\r"}};
+  for (const auto& each : cases) {
+    if (::access(("/usr/bin/"s + each.program).c_str(), X_OK) != 0) {
+      MESSAGE(each.program << " is not here");
+      continue;
+    }
+    t.resize(24, 80);
+    t.type("LESS= " + run + each.start + "\n");
+    REQUIRE(t.see("root:"));
+    for (int round = 0; round < 2; ++round) {
+      t.press('Z');
+      REQUIRE(t.see("Stopped"));
+      REQUIRE(t.see("% "));
+      t.type("fg\n");
+      REQUIRE(t.see("root:"));
+    }
+    t.type(each.leave);
+    REQUIRE(t.see("% "));
+    t.type("echo co''de=$?\n");
+    REQUIRE(t.see("code=0"));
+    REQUIRE(t.see("% "));
+  }
+}
+
+TEST_CASE("the end of the terminal ends the tree") {
+  const scene s;
+  for (const char* how : {"", " &"}) {
+    CAPTURE(how);
+    terminal t = shell(s);
+    t.type(run + "sh -c 'trap \"\" HUP; $H setsid ignore sleep & wait'" + how + "\n");
+    REQUIRE(t.see("ready"));
+    t.close();
+    CHECK(wait_until([&] { return s.empty(); }));
+  }
+}
+
+TEST_CASE("a stopped job ends with its shell") {
+  const scene s;
+  terminal t = shell(s);
+  t.type(run + "$H sleep\n");
+  REQUIRE(t.see("ready"));
+  t.press('Z');
+  REQUIRE(t.see("Stopped"));
+  REQUIRE(t.see("% "));
+  ::kill(t.leader(), SIGKILL);
+  CHECK(wait_until([&] { return s.empty(); }));
+}
+
+TEST_CASE("where nobody could continue it, Ctrl-Z does not stop") {
+  const scene s;
+  terminal t({INSTANCE_GUARD_TOOL, "run", "--", "sh", "-c", s.helper() + " ignore sleep & read x; echo got-$x"}, {s.mark()});
+  REQUIRE(t.see("ready"));
+  t.press('Z');
+  t.type("line\n");
+  CHECK(t.see("got-line"));
+}
+
+TEST_CASE("the end of the shell that was killed ends a run in its background, but not under nohup") {
+  const scene s;
+  terminal t = shell(s);
+  t.type(run + "$H setsid ignore sleep &\n");
+  REQUIRE(t.see("ready"));
+  t.type("nohup " + run + "$H renamed=kept sleep >/dev/null & sleep 0.1; echo both\n");
+  REQUIRE(t.see("both"));
+  REQUIRE(wait_until([&] { return s.processes().size() == 6; }));  // shell, two tools, three helpers
+  ::kill(t.leader(), SIGKILL);
+  CHECK(wait_until([&] { return s.processes().size() == 2; }));
+  s.end();
+}
