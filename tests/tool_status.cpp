@@ -53,7 +53,7 @@ TEST_CASE("a name is free, held, abandoned: exit codes 3, 0, 1") {
   CHECK(got.says("pid " + std::to_string(holder.pid()) + ", version 1.4.2, started 2"));
   CHECK(got.says("started   "));
   CHECK(got.says(std::string("command   ") + INSTANCE_GUARD_LOCK_HELPER));
-  CHECK(got.says("(in " + std::filesystem::current_path().string()));
+  CHECK(got.says(std::filesystem::current_path().string() + ")"));  // long lines are folded
   holder.signal(SIGKILL);
   REQUIRE(holder.wait());
   got = run_tool(s, {"status", name});
