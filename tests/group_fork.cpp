@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -77,6 +78,31 @@ TEST_CASE("forks beside spawning threads keep no channel open") {
   }
   end = true;
   for (std::thread& each : threads) each.join();
+}
+
+TEST_CASE("copies that were made behind the library's back hold up no spawn") {
+  std::atomic<bool> end = false;
+  std::vector<pid_t> copies;
+  std::thread forking([&] {
+    // A fork that runs no handlers copies whatever is open at the moment.
+    while (!end && copies.size() < 2000) {
+      const auto copy = static_cast<pid_t>(::syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0));
+      if (copy == 0)
+        for (;;) ::syscall(SYS_pause);
+      if (copy > 0) copies.push_back(copy);
+    }
+  });
+  process_group group;
+  for (int i = 0; i < support::rounds(2000, 200); ++i) CHECK(group.spawn({"/bin/true"}).wait().success());
+  std::error_code ec;
+  CHECK_FALSE(group.spawn({"/no/such/program"}, ec));
+  CHECK(ec == std::errc::no_such_file_or_directory);
+  end = true;
+  forking.join();
+  for (const pid_t each : copies) {
+    ::kill(each, SIGKILL);
+    ::waitpid(each, nullptr, 0);
+  }
 }
 
 TEST_CASE("forks in another thread while groups start and end") {

@@ -284,3 +284,50 @@ TEST_CASE("nobody but the owner is heard on the channel, and a request by hand g
   }
   ::close(channel);
 }
+
+TEST_CASE("threads with different rights take turns, as often as they like") {
+  const scene s;
+  forked owner([&](teller test) {
+    process_group group;
+    const auto start = [&](const char* who) {
+      std::error_code ec;
+      child c = group.spawn({"/bin/true"}, {}, ec);
+      if (ec) test.say(who + (": " + ec.message()));
+      else if (!c.wait().success()) test.say(who);
+    };
+    for (int i = 0; i < 20; ++i) {
+      start("first");
+      std::thread other([&] {
+        if (!support::deny_system_calls({SYS_reboot}, EPERM)) return;  // a filter of its own
+        start("other");
+      });
+      other.join();
+    }
+    return 0;
+  });
+  CHECK(owner.line().value_or("nothing") == "nothing");
+  CHECK(owner.wait().success());
+}
+
+TEST_CASE("what an owner may no longer see, a spawn does not tell it either") {
+  if (!support::is_root()) return;
+  const scene s;
+  REQUIRE(::mkdir((s / "secret").c_str(), 0700) == 0);
+  REQUIRE(::mkdir((s / "secret/there").c_str(), 0755) == 0);
+  REQUIRE(::chmod((s / ".").c_str(), 0755) == 0);
+  forked owner([&](teller test) {
+    process_group group;
+    if (!support::become(support::nobody)) return 1;
+    for (const char* leaf : {"secret/missing", "secret/there"}) {
+      std::error_code ec;
+      child c = group.spawn({"/bin/true"}, {.working_directory = s / leaf}, ec);
+      test.say(ec.message());
+    }
+    return 0;
+  });
+  const auto missing = owner.line(), there = owner.line();
+  REQUIRE(missing);
+  CHECK(missing == there);
+  CHECK(*missing == std::make_error_code(std::errc::permission_denied).message());
+  CHECK(owner.wait().success());
+}

@@ -78,12 +78,16 @@ enum verdict : int { undecided = 0, approved = 1, refused = 2 };
 /// verdict gives nothing away. Ends the child if it is refused. It looks for a moment before it
 /// sleeps: the verdict is near, and to be woken on an idle processor takes longer.
 INSTANCE_GUARD_NO_SANITIZE inline void await_verdict(spawn_slot& slot) noexcept {
-  const volatile int& verdict = slot.verdict;
+  const auto decided = [&]() noexcept { return __atomic_load_n(&slot.verdict, __ATOMIC_ACQUIRE); };
   constexpr int64_t moment = 80'000;  // ns
-  for (const int64_t began = sys::monotonic_now(); verdict == undecided;)
+  for (const int64_t began = sys::monotonic_now(); decided() == undecided;)
     if (sys::monotonic_now() - began > moment) break;
-  while (verdict == undecided) sys::futex_wait(&slot.verdict, undecided, 1'000'000'000);
-  if (verdict != approved) sys::exit_group(127);
+  while (decided() == undecided) {
+    // One that outlives its group gets no death signal, and holds copies of the warden's locks.
+    if (sys::getppid() != slot.warden) sys::exit_group(127);
+    sys::futex_wait(&slot.verdict, undecided, 200'000'000);
+  }
+  if (decided() != approved || sys::getppid() != slot.warden) sys::exit_group(127);
 }
 
 [[noreturn]] INSTANCE_GUARD_NO_SANITIZE inline void child_main(void* argument) noexcept {
@@ -91,9 +95,15 @@ INSTANCE_GUARD_NO_SANITIZE inline void await_verdict(spawn_slot& slot) noexcept 
   long result = 0;
   // One that outlives the group outlives the warden as well.
   if (!slot.outlives) result = platform::die_with_parent(slot.warden);
+  if (result == -ESRCH) sys::exit_group(127);  // it is dead: the owner finds that out by itself
   if (result < 0) child_fail(slot, result);
   result = sys::setpgid(0, slot.process_group);
   if (result < 0) child_fail(slot, result);
+  if (slot.places >= 0) result = compare_places(*slot.own_rights, slot.places);
+  if (result < 0) child_fail(slot, result);
+  platform::read_attributes(slot.asking, slot.attributes);
+  // Before anything whose outcome could tell an owner that has lost rights what only they show.
+  await_verdict(slot);
   // The warden's own 0, 1 and 2 are taken, so no source lies there and the order is free.
   for (int i = 0; i < 3; ++i) {
     int from = slot.streams[i];
@@ -107,10 +117,6 @@ INSTANCE_GUARD_NO_SANITIZE inline void await_verdict(spawn_slot& slot) noexcept 
   if (slot.directory_fd >= 0) result = sys::fchdir(slot.directory_fd);
   if (result >= 0 && slot.directory != nullptr) result = sys::chdir(slot.directory);
   if (result < 0) child_fail(slot, result);
-  if (slot.places >= 0) result = compare_places(*slot.own_rights, slot.places);
-  if (result < 0) child_fail(slot, result);
-  platform::read_attributes(slot.asking, slot.attributes);
-  await_verdict(slot);
   platform::take_attributes(slot.attributes, *slot.own_attributes);
   if (slot.no_new_privileges) {
     result = platform::forbid_new_privileges();

@@ -123,7 +123,7 @@ inline child process_group::spawn(const std::vector<std::string>& arguments, con
       file_descriptor own;
       file_descriptor exec;
       int result_of = order.send(link, own, exec);
-      if (result_of == 0) result_of = detail::await_exec(link, exec.get());
+      if (result_of == 0) result_of = detail::await_exec(link, exec.get(), own.get());
       if (result_of < 0) return result_of;
       const long size = detail::await_answer(link, own.get(), &answer, sizeof answer, detail::deadline(no_limit));
       if (size < 0) return static_cast<int>(size);

@@ -123,9 +123,24 @@ inline long await_answer(const warden_link& link, int own, void* answer, std::si
   }
 }
 
+/// True if the answer to a spawn is there, and the child needs no longer be waited for: it was
+/// refused, has executed its program, or has ended.
+inline bool has_started(int own) noexcept {
+  wire::answer answer;
+  wire::received got;
+  wire::receive(own, &answer, sizeof answer, got, MSG_PEEK);
+  if (got.size != static_cast<long>(sizeof answer)) return false;
+  platform::process_stat facts;
+  return answer.error != 0 || platform::read_process_stat(answer.pid, facts) == -ESRCH ||
+         platform::read_process_stat(answer.pid, facts) == -ENOENT || facts.start_time != answer.start_time ||
+         facts.state == 'Z' || facts.executed;
+}
+
 /// Waits until the child has executed its program: the other end of its pipe is closed then. 0, or
-/// the negated errno of an exec that failed; -EPIPE: the warden is lost.
-inline int await_exec(const warden_link& link, int pipe) noexcept {
+/// the negated errno of an exec that failed; -EPIPE: the warden is lost. Somebody else may have a
+/// copy of the other end for long: a fork in another thread that ran no handlers. So it looks for
+/// itself now and then.
+inline int await_exec(const warden_link& link, int pipe, int own) noexcept {
   for (bool last_look = false;;) {
     pollfd entry = {pipe, POLLIN, 0};
     const int ready = platform::sys::ppoll(&entry, 1, last_look ? 0 : 250'000'000, nullptr);
@@ -134,6 +149,7 @@ inline int await_exec(const warden_link& link, int pipe) noexcept {
       const long got = platform::sys::read(pipe, &error, sizeof error);
       if (got != -EINTR) return got == static_cast<long>(sizeof error) ? -error : 0;
     } else if (ready == 0) {
+      if (has_started(own)) return 0;
       if (last_look) return -EPIPE;
       last_look = !is_healthy(link);
     }

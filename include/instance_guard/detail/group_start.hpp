@@ -177,24 +177,27 @@ inline void free_group_slot(group_slot& slot) noexcept {
   slot.state.store(group_slot::free, std::memory_order_release);
 }
 
-/// Does `what` with the warden that starts children now. If that one refuses, since the caller has
-/// given up rights that it has, once more with a new one, which has the caller's present rights.
+/// Does `what` with a warden that has the caller's present rights. That is the newest one most of the
+/// time; an older one where rights come and go (threads that differ, seteuid back and forth); else a
+/// new one, which is started for it.
 template <class What>
 inline int with_present_rights(group_slot& slot, What what) noexcept {
-  int index = slot.links.load(std::memory_order_acquire) - 1;
-  if (index < 0) return -EPIPE;
-  int result = what(slot.link[index], index);
+  int links = slot.links.load(std::memory_order_acquire);
+  if (links <= 0) return -EPIPE;
+  int result = -EKEYREJECTED;
+  for (int index = links - 1; index >= 0 && result == -EKEYREJECTED; --index)
+    result = what(slot.link[index], index);
   for (int tries = 0; result == -EKEYREJECTED && tries < 2; ++tries) {
     {
       const std::lock_guard<std::mutex> change(slot.change);
       // Another thread may have done it meanwhile.
-      if (slot.links.load(std::memory_order_relaxed) == index + 1) {
+      if (slot.links.load(std::memory_order_relaxed) == links) {
         const int started = renew_link(slot);
         if (started < 0) return started;
       }
-      index = slot.links.load(std::memory_order_relaxed) - 1;
+      links = slot.links.load(std::memory_order_relaxed);
     }
-    result = what(slot.link[index], index);
+    result = what(slot.link[links - 1], links - 1);
   }
   return result;
 }

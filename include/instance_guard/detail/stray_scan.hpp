@@ -258,9 +258,15 @@ class stray_look {
   }
 
   INSTANCE_GUARD_NO_SANITIZE bool is_left_alone(const stray_entry& entry) noexcept {
-    if (owner_lives_ && entry.parent == target_.owner) return true;
     for (int i = 0; i < found_; ++i)
       if (memory_.found[i].ends && memory_.found[i].pid == entry.parent) return true;
+    if (owner_lives_ && entry.parent == target_.owner) {
+      // A child of the program that a former holder has become? It was noticed a little later than it
+      // happened, and the next start can't know at all when that was.
+      constexpr std::uint64_t second = 100;  // USER_HZ, proc_pid_stat(5)
+      return !target_.stranger && (target_.replaced == 0 || entry.start_time + second < target_.replaced);
+    }
+    if (target_.replaced != 0 && entry.start_time >= target_.replaced) return false;
     // Nobody knows any more who adopted for a dead owner: process 1 adopts for everybody, a subreaper
     // among the caller's ancestors is one that is certain to adopt. Others are not judged.
     if (target_.stranger && entry.parent == 1) return true;

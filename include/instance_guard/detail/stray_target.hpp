@@ -52,6 +52,9 @@ struct stray_target {
   /// is another one, that has adopted it, and adopts all orphans of the owner. 0: it is not, or it
   /// is the child of another helper; then the adopter is found in another way.
   pid_t first_parent = 0;
+  /// When the owner became another program by exec, as process_stat::start_time counts; 0: it has not.
+  /// What started since is that program's, unless it descends from a stray.
+  std::uint64_t replaced = 0;
   /// Whoever looks is no relative of the owner, which is dead: the next start.
   bool stranger = false;
   /// Whoever looks has no children but such as are to be left alone, and so may stop adopting for a

@@ -35,6 +35,26 @@ INSTANCE_GUARD_NO_SANITIZE inline bool is_watched(warden_state& warden) noexcept
   return false;
 }
 
+/// True if it is known without a look that a child of the warden is to be spared.
+INSTANCE_GUARD_NO_SANITIZE inline bool is_spared_child(const warden_state& warden, pid_t pid) noexcept {
+  if (pid == warden.program) return true;
+  for (const warden_nested& each : warden.nested)
+    if (each.pid == pid) return true;
+  for (const warden_child& each : warden.children)
+    if (each.pid == pid) return each.outlives;
+  return false;
+}
+
+/// True if the last scan has seen each child of the warden, or it is known without that. One that is
+/// hidden (hidepid, and it runs as another user) is no reason to call the group empty.
+INSTANCE_GUARD_NO_SANITIZE inline bool are_children_seen(warden_state& warden) noexcept {
+  pid_t pids[1024];
+  const int count = platform::own_children(pids, 1024);
+  for (int i = 0; i < count; ++i)
+    if (find_scanned(warden.now, pids[i]) == nullptr && !is_spared_child(warden, pids[i])) return false;
+  return true;
+}
+
 /// Finds out whether anything is left that is not to be spared.
 INSTANCE_GUARD_NO_SANITIZE inline void look_whether_empty(warden_state& warden) noexcept {
   if (!warden.changed) return;
@@ -58,7 +78,8 @@ INSTANCE_GUARD_NO_SANITIZE inline void look_whether_empty(warden_state& warden) 
       if (is_target(each) && (each.flags & is_below_nested) == 0) return;
     }
   }
-  warden.empty = true;
+  warden.empty = are_children_seen(warden);
+  warden.changed = !warden.empty;  // one of them may just have come
 }
 
 /// Begins to end everything, or shortens an end that has begun.
@@ -113,16 +134,6 @@ INSTANCE_GUARD_NO_SANITIZE inline uint32_t signal_round(warden_state& warden, in
   return left;
 }
 
-/// True if it is known without a look that a child of the warden is to be spared.
-INSTANCE_GUARD_NO_SANITIZE inline bool is_spared_child(const warden_state& warden, pid_t pid) noexcept {
-  if (pid == warden.program) return true;
-  for (const warden_nested& each : warden.nested)
-    if (each.pid == pid) return true;
-  for (const warden_child& each : warden.children)
-    if (each.pid == pid) return each.outlives;
-  return false;
-}
-
 /// True if a child of the warden may be killed on sight.
 INSTANCE_GUARD_NO_SANITIZE inline bool is_fair_game(warden_state& warden, pid_t pid) noexcept {
   if (is_spared_child(warden, pid)) return false;
@@ -147,6 +158,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void hurry(warden_state& warden, bool on) noex
 /// children of the warden, and those are listed quickly.
 /// (Making them yield instead was tried: they then hold locks of the kernel, and die, slowly.)
 INSTANCE_GUARD_NO_SANITIZE inline void kill_children_fast(warden_state& warden) noexcept {
+  if (platform::process_list_is_ours() != 0) return;  // these numbers mean others
   pid_t pids[256];
   const int64_t end = sys::monotonic_now() + 20 * millisecond;  // there are others to listen to
   for (int i = 0; warden.anybody && sys::monotonic_now() < end; ++i) {

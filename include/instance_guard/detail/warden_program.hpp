@@ -55,10 +55,10 @@ INSTANCE_GUARD_NO_SANITIZE inline void hear_signals(warden_state& warden) noexce
   while (platform::take_signal_from(warden.signals, taken)) {
     const bool asks_to_end = taken.number == SIGTERM || taken.number == SIGINT || taken.number == SIGQUIT;
     if (taken.number == SIGCHLD) {
-      if (warden.program > 0 && platform::has_stopped(warden.program) > 0) {
-        // Shells and terminals see the program stop, and let both go on with one SIGCONT.
-        sys::kill(warden.self, SIGSTOP);
-      }
+      // A terminal stops the program and lets both go on with one SIGCONT, and so does a shell. Who
+      // sends SIGSTOP to the program alone lets it alone go on.
+      const int stopped = warden.program > 0 ? platform::has_stopped(warden.program) : 0;
+      if (stopped == SIGTSTP || stopped == SIGTTIN || stopped == SIGTTOU) sys::kill(warden.self, SIGSTOP);
     } else if (warden.program > 0) {
       if (!taken.from_kernel) sys::kill(warden.program, taken.number);
     } else if (asks_to_end && warden.phase != ending::none &&

@@ -113,6 +113,15 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_request(warden_state& warden, const 
   for (unsigned i = 0; i < got.count; ++i) close_fd(got.descriptors[i]);
 }
 
+/// The owner's end of the channel is closed: it dies, or executes another program. What that one
+/// starts is none of the group's.
+INSTANCE_GUARD_NO_SANITIZE inline void note_exec_of_owner(warden_state& warden) noexcept {
+  platform::process_stat facts;
+  const bool lives = platform::read_process_stat(warden.owner, facts) == 0 &&
+                     facts.start_time == warden.owner_start && facts.state != 'Z' && !facts.exiting;
+  warden.replaced = warden.mark.replaced = lives ? platform::process_clock_now() : 0;
+}
+
 /// Takes some of the messages that are there. Sets owner_gone at the end of the channel.
 INSTANCE_GUARD_NO_SANITIZE inline void take_requests(warden_state& warden) noexcept {
   alignas(16) unsigned char small[512];
@@ -126,7 +135,10 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_requests(warden_state& warden) noexc
     if (got.size <= 0) {
       // Every copy of the owner's end is closed: it is dead, or has become another program.
       close_fd(warden.channel);
-      if (!warden.goodbye) warden.owner_gone = true;
+      if (!warden.goodbye) {
+        warden.owner_gone = true;
+        note_exec_of_owner(warden);
+      }
       warden.owner_closed = true;
       return;
     }

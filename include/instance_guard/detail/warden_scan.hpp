@@ -52,14 +52,21 @@ INSTANCE_GUARD_NO_SANITIZE inline bool has_keep_mark(pid_t pid) noexcept {
 INSTANCE_GUARD_NO_SANITIZE inline bool add_scanned(pid_t pid, void* context) noexcept {
   warden_state& warden = *static_cast<warden_state*>(context);
   platform::process_stat facts;
-  if (pid == warden.self || platform::read_process_stat(pid, facts) != 0) return true;
+  if (pid == warden.self) {
+    warden.scan_complete = true;
+    return true;
+  }
+  if (platform::read_process_stat(pid, facts) != 0) return true;
   scanned entry;
   entry.pid = pid;
   entry.parent = facts.parent;
   entry.start_time = facts.start_time;
   // A leader whose main thread has ended is shown as Z while its other threads live.
   entry.state = facts.state == 'Z' && facts.threads > 1 ? 'S' : facts.state;
-  if (!warden.now.push(entry)) return false;
+  if (!warden.now.push(entry)) {
+    warden.scan_cut = true;
+    return false;
+  }
   // /proc lists ascending; should it not, move the entry to its place.
   for (uint32_t i = warden.now.size() - 1; i > 0 && warden.now[i - 1].pid > warden.now[i].pid; --i) {
     const scanned other = warden.now[i - 1];
@@ -111,6 +118,9 @@ INSTANCE_GUARD_NO_SANITIZE inline void find_spared(warden_state& warden) noexcep
     if (scanned* entry = find_scanned(warden.now, each.pid)) entry->flags |= is_nested_warden;
   if (scanned* entry = warden.program > 0 ? find_scanned(warden.now, warden.program) : nullptr)
     entry->flags |= is_owner | is_looked_at;
+  if (warden.program > 0 && warden.replaced != 0)
+    for (scanned& each : warden.now)
+      if (each.parent == warden.program && each.start_time >= warden.replaced) each.flags |= is_kept | is_looked_at;
   for (warden_child& each : warden.children)
     if (each.outlives)
       if (scanned* entry = find_scanned(warden.now, each.pid)) entry->flags |= is_kept | is_looked_at;
@@ -136,15 +146,19 @@ INSTANCE_GUARD_NO_SANITIZE inline void find_spared(warden_state& warden) noexcep
   }
 }
 
-/// Looks at all processes again. False: /proc can't be read, or there is no memory.
+/// Looks at all processes again. False: what it saw is not all, or not about the processes that
+/// kill(2) means: there is no memory, or /proc can't be read, is of another pid namespace, or was
+/// covered by something else. In an honest /proc the warden meets itself.
 INSTANCE_GUARD_NO_SANITIZE inline bool scan(warden_state& warden) noexcept {
   warden.before.swap(warden.now);
   warden.now.clear();
+  warden.scan_complete = warden.scan_cut = false;
+  if (platform::process_list_is_ours() != 0) return false;
   char entries[8192];
   const int result = platform::for_each_process(entries, sizeof entries, add_scanned, &warden);
   find_descendants(warden);
   find_spared(warden);
-  return result == 0;
+  return result == 0 && warden.scan_complete && !warden.scan_cut;
 }
 
 /// True if this one is to be ended by this warden.

@@ -226,7 +226,7 @@ INSTANCE_GUARD_NO_SANITIZE inline long start_child(const warden_state& warden, s
   if (child != -ENOSYS) {
     if (child < 0) return child;
     error = judge(warden, slot);
-    *const_cast<volatile int*>(&slot.verdict) = error == 0 ? approved : refused;
+    __atomic_store_n(&slot.verdict, error == 0 ? approved : refused, __ATOMIC_RELEASE);
     sys::futex_wake(&slot.verdict);
     return child;
   }

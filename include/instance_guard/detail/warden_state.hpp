@@ -128,6 +128,7 @@ struct warden_state {
 
   // The owner.
   bool owner_gone = false;           ///< dead, or replaced by another program
+  uint64_t replaced = 0;             ///< when it was replaced, as process_stat::start_time counts
   bool goodbye = false;              ///< it ended in order
   bool said_empty = false;
   bool owner_closed = false;         ///< its copies of the locks are closed
@@ -161,6 +162,8 @@ struct warden_state {
   bool strays_done = false;
   bool hurries = false;              ///< with more of the processors than it was given
   raw_array<scanned> now;            ///< ascending by pid
+  bool scan_complete = false;        ///< it met the warden itself
+  bool scan_cut = false;             ///< there was no memory for all
   raw_array<scanned> before;
 
   // What it holds for the owner.

@@ -21,6 +21,8 @@ struct process_stat {
   int terminal = 0;             ///< device number of the controlling terminal, 0: none
   char state = '?';             ///< R, S, D, T, t, Z, X ...
   int threads = 0;
+  bool executed = true;         ///< a program since it was forked
+  bool exiting = false;         ///< its main thread is on its way out
   uint64_t start_time = 0;      ///< clock ticks since boot (sysconf(_SC_CLK_TCK) a second)
   uint64_t cpu_time = 0;        ///< user and system, clock ticks
   uint64_t virtual_size = 0;    ///< bytes
@@ -114,6 +116,10 @@ INSTANCE_GUARD_NO_SANITIZE inline bool parse_process_stat(const char* text, size
   out.group = static_cast<pid_t>(number[5]);
   out.session = static_cast<pid_t>(number[6]);
   out.terminal = static_cast<int>(number[7]);
+  constexpr uint64_t forked_without_exec = 0x40;  // PF_FORKNOEXEC, see proc_pid_stat(5)
+  constexpr uint64_t exiting = 0x4;  // PF_EXITING
+  out.executed = (number[9] & forked_without_exec) == 0;
+  out.exiting = (number[9] & exiting) != 0;
   out.cpu_time = number[14] + number[15];
   out.threads = static_cast<int>(number[20]);
   out.start_time = number[22];

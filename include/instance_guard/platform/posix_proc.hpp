@@ -16,6 +16,8 @@ struct process_stat {
   int terminal = 0;
   char state = '?';
   int threads = 0;
+  bool executed = false;        ///< a program since it was forked; false: not known
+  bool exiting = true;          ///< it may be
   uint64_t start_time = 0;
   uint64_t cpu_time = 0;
   uint64_t virtual_size = 0;
