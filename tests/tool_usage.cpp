@@ -21,7 +21,8 @@ bool installed(const std::string& program) {
 }
 
 /// Writes what the tool says into a file of the scene.
-std::string saved(const scene& s, const std::vector<std::string>& arguments, const std::string& name) {
+std::string saved(const scene& s, const std::vector<std::string>& arguments,
+                  const std::string& name) {
   const tool_result got = run_tool(s, arguments);
   CHECK(got.code == 0);
   CHECK(got.out.size() > 500);
@@ -123,7 +124,8 @@ TEST_CASE("the manual page has each subcommand with its options, and troff takes
   const std::string text{std::istreambuf_iterator<char>(in), {}};
   for (const std::string& each : subcommands)
     CHECK(text.find(".SS instance\\-guard " + each + " ") != std::string::npos);
-  for (const char* each : {"\\-\\-dry\\-run", "\\-\\-force", "\\-\\-json", "\\-\\-session", ".SH FILES"})
+  for (const char* each :
+       {"\\-\\-dry\\-run", "\\-\\-force", "\\-\\-json", "\\-\\-session", ".SH FILES"})
     CHECK(text.find(each) != std::string::npos);
   CHECK(text.find("\\-\\-play") == std::string::npos);
   if (installed("mandoc")) CHECK(code_of(s, {"mandoc", "-T", "lint", "-W", "error", file}) == 0);

@@ -85,9 +85,9 @@ std::vector<finding> check_names() {
   const std::string directory = lock.path().parent_path().string();
   const bool refused = is_refused({"take", name});
   const std::string where = directory + " (" + file_system_of(directory) + ")";
-  result.push_back(found("lock", refused,
-                         refused ? "flock on " + where
-                                 : "a second start is not refused by flock on " + where));
+  result.push_back(
+      found("lock", refused,
+            refused ? "flock on " + where : "a second start is not refused by flock on " + where));
   result.push_back(check_socket(name));
   result.push_back(check_ageing(directory));
   lock.release();
@@ -97,8 +97,8 @@ std::vector<finding> check_names() {
                               : "a name that was let go can't be taken"));
   const bool root = ::geteuid() == 0;
   result.push_back({"scope", verdict::note,
-                    std::string("names are per user: ") +
-                        (root ? "another user's" : "root's") + " `shiva` is another one"});
+                    std::string("names are per user: ") + (root ? "another user's" : "root's") +
+                        " `shiva` is another one"});
   return result;
 }
 
