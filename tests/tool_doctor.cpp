@@ -109,6 +109,7 @@ TEST_CASE("what the system refuses is not kept, and told") {
   const scene s({INSTANCE_GUARD_TOOL});
   SUBCASE("file locks") {
     const answer got = ask(s, [] { return deny_system_calls({SYS_flock}, ENOLCK); });
+    check_nothing_left(s, got, ::geteuid());
     CHECK(got.result("lock") == "no");
     CHECK(got.code == 1);
   }

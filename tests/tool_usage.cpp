@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "support/tool_result.hpp"
+#include "support/unique_name.hpp"
 
 using namespace support;
 
@@ -149,7 +150,7 @@ TEST_CASE("bash completes subcommands, options, values, and the names that are h
   const scene s;
   const std::string file = saved(s, {"completion", "bash"}, "completion.bash");
   // instance-guard in PATH, as a user has it; a holder to complete.
-  const std::string name = "complete-me-" + std::to_string(::getpid());
+  const std::string name = unique_name("complete");
   program holder = s.start({INSTANCE_GUARD_LOCK_HELPER, name});
   REQUIRE(holder.read_until("taken"));
   const auto complete = [&](const std::string& line) {
@@ -166,7 +167,7 @@ TEST_CASE("bash completes subcommands, options, values, and the names that are h
   CHECK(complete("instance-guard sto") == " stop ");
   CHECK(complete("instance-guard stop --for") == " --force ");
   CHECK(complete("instance-guard status --scope h") == " host ");
-  CHECK(complete("instance-guard status " + name.substr(0, 13)).find(" " + name + " ") !=
+  CHECK(complete("instance-guard status " + name.substr(0, 14)).find(" " + name + " ") !=
         std::string::npos);
   CHECK(complete("instance-guard run -- tru").find(" true ") != std::string::npos);
 }

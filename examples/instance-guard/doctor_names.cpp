@@ -79,6 +79,7 @@ std::vector<finding> check_names() {
   std::error_code ec;
   instance_guard::pid_lockfile lock(name, ec);
   if (ec) {
+    forget(name);
     result.push_back(found("lock", false, one_line(lock.explanation())));
     return result;
   }
@@ -95,6 +96,7 @@ std::vector<finding> check_names() {
   result.push_back(found("release", free,
                          free ? "the name is free again at once, and no file is left"
                               : "a name that was let go can't be taken"));
+  forget(name);
   const bool root = ::geteuid() == 0;
   result.push_back({"scope", verdict::note,
                     std::string("names are per user: ") + (root ? "another user's" : "root's") +
