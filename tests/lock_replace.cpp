@@ -45,6 +45,12 @@ struct place {
   }
 };
 
+lock_options options_without_replace(const place& here) {
+  lock_options result = here.options();
+  result.replace = false;
+  return result;
+}
+
 char state(pid_t pid) {
   platform::process_stat facts;
   return platform::read_process_stat(pid, facts) == 0 ? facts.state : '-';
@@ -204,4 +210,64 @@ TEST_CASE(
   CHECK(ec == errc::managed_holder);
   CHECK(lock.explanation().find(command) != std::string::npos);
   CHECK(state(holder.pid()) == 'S');
+}
+
+TEST_CASE("stop_holder ends the holder and takes nothing; nobody's name is left alone") {
+  place here;
+  stop_options options;
+  options.directory = here.directory.path();
+  std::error_code ec;
+  stop_result result = stop_holder(here.name, options, ec);
+  CHECK(!ec);
+  CHECK(!result.holder);
+  CHECK(!result.ended);
+  CHECK(std::filesystem::is_empty(here.directory.path()));
+  bool deaf = false;
+  SUBCASE("by SIGTERM") {}
+  SUBCASE("by SIGKILL, after the grace that was given") { deaf = true; }
+  auto holder =
+      here.start({.before_exec = [=] { return !deaf || ::signal(SIGTERM, SIG_IGN) != SIG_ERR; }});
+  REQUIRE(holder.read_until("taken"));
+  if (deaf) options.grace = 20ms;
+  result = stop_holder(here.name, options, ec);
+  CHECK(!ec);
+  REQUIRE(result.holder);
+  CHECK(result.holder->process.pid == holder.pid());
+  CHECK(result.ended);
+  CHECK(result.killed == deaf);
+  const auto ended = holder.wait();
+  REQUIRE(ended);
+  CHECK(ended->signal() == (deaf ? SIGKILL : SIGTERM));
+  const lock_state after = query_lock(here.name, options_without_replace(here)).state;
+  CHECK(after != lock_state::held);
+}
+
+TEST_CASE("stop_holder refuses this process, and a managed one unless it is told otherwise") {
+  place here;
+  stop_options options;
+  options.directory = here.directory.path();
+  std::error_code ec;
+  SUBCASE("this process") {
+    lock_options plain = options_without_replace(here);
+    pid_lockfile lock(here.name, plain);
+    options.managed = true;
+    CHECK(!stop_holder(here.name, options, ec).ended);
+    CHECK(ec == errc::already_running);
+    lock.verify();
+  }
+  SUBCASE("a managed one") {
+    auto holder = here.start();
+    REQUIRE(holder.read_until("taken"));
+    auto status = query_lock(here.name, options_without_replace(here));
+    REQUIRE(status.holder);
+    status.holder->started_from = "systemd unit shiva.service";
+    here.rewrite(*status.holder);
+    const stop_result refused = stop_holder(here.name, options, ec);
+    CHECK(ec == errc::managed_holder);
+    CHECK(refused.explanation.find("systemctl stop shiva.service") != std::string::npos);
+    CHECK(!holder.ended());
+    options.managed = true;
+    CHECK(stop_holder(here.name, options, ec).ended);
+    CHECK(holder.wait().has_value());
+  }
 }

@@ -66,8 +66,8 @@ void check_nothing_left(const scene& s, const answer& got, uid_t user) {
 TEST_CASE("every promise is tried, and what works here is found to work") {
   const scene s({INSTANCE_GUARD_TOOL});
   const answer got = ask(s);
-  for (const char* each : {"lock", "socket", "ageing", "release", "adopt", "kill -9", "both",
-                           "reaper", "/proc"}) {
+  for (const char* each :
+       {"lock", "socket", "ageing", "release", "adopt", "kill -9", "both", "reaper", "/proc"}) {
     CAPTURE(each);
     CHECK(got.result(each) == "ok");
   }
@@ -109,6 +109,7 @@ TEST_CASE("what the system refuses is not kept, and told") {
   const scene s({INSTANCE_GUARD_TOOL});
   SUBCASE("file locks") {
     const answer got = ask(s, [] { return deny_system_calls({SYS_flock}, ENOLCK); });
+    check_nothing_left(s, got, ::geteuid());
     CHECK(got.result("lock") == "no");
     CHECK(got.code == 1);
   }
@@ -118,7 +119,8 @@ TEST_CASE("what the system refuses is not kept, and told") {
     CHECK(got.code == 1);
   }
   SUBCASE("adoption") {
-    const answer got = ask(s, [] { return deny_system_call_with(SYS_prctl, PR_SET_CHILD_SUBREAPER, EINVAL); });
+    const answer got =
+        ask(s, [] { return deny_system_call_with(SYS_prctl, PR_SET_CHILD_SUBREAPER, EINVAL); });
     CHECK(got.result("reaper") == "no");
     CHECK(got.result("adopt") == "no");
     CHECK(got.result("kill -9") == "no");

@@ -68,6 +68,7 @@ TEST_CASE("of several names the exit code is the worst, and each is told") {
   const std::string held = unique_name("tool-held"), free = unique_name("tool-free");
   program holder = hold(s, held);
   CHECK(run_tool(s, {"status", held, held}).code == 0);
+  CHECK(run_tool(s, {"status", free, held}).code == 3);
   const tool_result got = run_tool(s, {"status", held, free});
   CHECK(got.code == 3);
   CHECK(got.says(held));
@@ -237,17 +238,19 @@ TEST_CASE("a name of scope host is found without being asked for there") {
 TEST_CASE("whatever a holder calls itself, the terminal only draws, and the JSON is valid") {
   const scene s({INSTANCE_GUARD_LOCK_HELPER});
   const std::string name = unique_name("tool-hostile");
-  const std::string evil = "version=\x1b]0;owned\a\x1b[2J\xff\xc3\x9b" "31m\n\"\\";
+  const std::string evil =
+      "version=\x1b]0;owned\a\x1b[2J\xff\xc3\x9b"
+      "31m\n\"\\";
   const std::string odd = s / "a\x1b[31m\xfe\n b";
   std::filesystem::create_symlink(s.path_of(INSTANCE_GUARD_LOCK_HELPER), odd);
   program holder = s.start({odd, name, evil});
   REQUIRE(holder.read_until("taken"));
   const tool_result got = run_tool(s, {"status", name});
   CHECK(got.code == 0);
-  for (const char c : got.out)
-    CHECK((static_cast<unsigned char>(c) >= 0x20 || c == '\n'));
+  for (const char c : got.out) CHECK((static_cast<unsigned char>(c) >= 0x20 || c == '\n'));
   CHECK(got.out.find('\x7f') == std::string::npos);
-  CHECK(got.out.find("\xc3\x9b" "31m") != std::string::npos);  // a letter is a letter
+  CHECK(got.out.find("\xc3\x9b"
+                     "31m") != std::string::npos);  // a letter is a letter
   CHECK(fits(got.out));
   const json value = status_of(s, name);
   CHECK(value["holder"]["pid"] == holder.pid());

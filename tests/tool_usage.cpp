@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "support/tool_result.hpp"
+#include "support/unique_name.hpp"
 
 using namespace support;
 
@@ -21,7 +22,8 @@ bool installed(const std::string& program) {
 }
 
 /// Writes what the tool says into a file of the scene.
-std::string saved(const scene& s, const std::vector<std::string>& arguments, const std::string& name) {
+std::string saved(const scene& s, const std::vector<std::string>& arguments,
+                  const std::string& name) {
   const tool_result got = run_tool(s, arguments);
   CHECK(got.code == 0);
   CHECK(got.out.size() > 500);
@@ -123,7 +125,8 @@ TEST_CASE("the manual page has each subcommand with its options, and troff takes
   const std::string text{std::istreambuf_iterator<char>(in), {}};
   for (const std::string& each : subcommands)
     CHECK(text.find(".SS instance\\-guard " + each + " ") != std::string::npos);
-  for (const char* each : {"\\-\\-dry\\-run", "\\-\\-force", "\\-\\-json", "\\-\\-session", ".SH FILES"})
+  for (const char* each :
+       {"\\-\\-dry\\-run", "\\-\\-force", "\\-\\-json", "\\-\\-session", ".SH FILES"})
     CHECK(text.find(each) != std::string::npos);
   CHECK(text.find("\\-\\-play") == std::string::npos);
   if (installed("mandoc")) CHECK(code_of(s, {"mandoc", "-T", "lint", "-W", "error", file}) == 0);
@@ -147,7 +150,7 @@ TEST_CASE("bash completes subcommands, options, values, and the names that are h
   const scene s;
   const std::string file = saved(s, {"completion", "bash"}, "completion.bash");
   // instance-guard in PATH, as a user has it; a holder to complete.
-  const std::string name = "complete-me-" + std::to_string(::getpid());
+  const std::string name = unique_name("complete");
   program holder = s.start({INSTANCE_GUARD_LOCK_HELPER, name});
   REQUIRE(holder.read_until("taken"));
   const auto complete = [&](const std::string& line) {
@@ -164,7 +167,7 @@ TEST_CASE("bash completes subcommands, options, values, and the names that are h
   CHECK(complete("instance-guard sto") == " stop ");
   CHECK(complete("instance-guard stop --for") == " --force ");
   CHECK(complete("instance-guard status --scope h") == " host ");
-  CHECK(complete("instance-guard status " + name.substr(0, 13)).find(" " + name + " ") !=
+  CHECK(complete("instance-guard status " + name.substr(0, 14)).find(" " + name + " ") !=
         std::string::npos);
   CHECK(complete("instance-guard run -- tru").find(" true ") != std::string::npos);
 }

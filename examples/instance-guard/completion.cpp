@@ -98,8 +98,8 @@ std::string bash(const command_doc& root) {
     text += "    if [[ $current == -* ]]; then COMPREPLY=($(compgen -W '" + flags +
             "' -- \"$current\"))\n";
     if (takes_names(each))
-      text += "    else COMPREPLY=($(compgen -W \"$(" + std::string(names) +
-              ")\" -- \"$current\"))\n";
+      text +=
+          "    else COMPREPLY=($(compgen -W \"$(" + std::string(names) + ")\" -- \"$current\"))\n";
     text += "    fi ;;\n";
   }
   return text + "  esac\n}\ncomplete -F _instance_guard instance-guard\n";
@@ -108,7 +108,8 @@ std::string bash(const command_doc& root) {
 /// A description in the brackets of an option of _arguments.
 std::string zsh_text(const std::string& text) {
   std::string result;
-  for (const char c : quoted(text)) result += c == '[' || c == ']' || c == ':' ? "\\" + std::string(1, c) : std::string(1, c);
+  for (const char c : quoted(text))
+    result += c == '[' || c == ']' || c == ':' ? "\\" + std::string(1, c) : std::string(1, c);
   return result;
 }
 
@@ -161,7 +162,8 @@ std::string zsh(const command_doc& root) {
       if (option.flags.empty())
         text += std::string(" \\\n      '") + (option.many ? "*" : "1") + zsh_value(option) + "'";
       for (const std::string& flag : option.flags)
-        text += " \\\n      '*" + flag + "[" + zsh_text(option.text) + "]" + zsh_value(option) + "'";
+        text +=
+            " \\\n      '*" + flag + "[" + zsh_text(option.text) + "]" + zsh_value(option) + "'";
     }
     text += " ;;\n";
   }
@@ -172,7 +174,8 @@ std::string fish(const command_doc& root) {
   const std::string base = "complete -c instance-guard";
   std::string text = "# fish completion for instance-guard\n" + base + " -f\n";
   for (const command_doc& each : root.commands)
-    text += base + " -n __fish_use_subcommand -a " + each.name + " -d '" + quoted(each.text) + "'\n";
+    text +=
+        base + " -n __fish_use_subcommand -a " + each.name + " -d '" + quoted(each.text) + "'\n";
   for (const command_doc& each : root.commands) {
     const std::string here = base + " -n '__fish_seen_subcommand_from " + each.name + "'";
     for (const option_doc& option : each.options) {

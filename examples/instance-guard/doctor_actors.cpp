@@ -173,6 +173,14 @@ pid_t number_behind(const std::string& line, const std::string& word) {
   return static_cast<pid_t>(std::strtol(line.c_str() + word.size() + 1, nullptr, 10));
 }
 
+void forget(const std::string& name) {
+  std::error_code ec;
+  const instance_guard::lock_status left = query_lock(name, instance_guard::lock_options{}, ec);
+  const bool nobodys = left.state == instance_guard::lock_state::free ||
+                       left.state == instance_guard::lock_state::abandoned;
+  if (!ec && nobodys && !left.path.empty()) ::unlink(left.path.c_str());
+}
+
 std::string doctors_name(const std::string& purpose) {
   return "doctor-" + purpose + "-" + std::to_string(::getpid());
 }

@@ -22,7 +22,7 @@ int play(const std::vector<std::string>& words);
 std::vector<std::string> role(const std::vector<std::string>& words);
 
 /// Longer than anything here takes.
-inline constexpr std::chrono::seconds patience{10};
+inline constexpr std::chrono::seconds patience{30};
 
 /// A child of the doctor in a role. Ended and reaped with the object.
 class [[nodiscard]] actor {
@@ -48,6 +48,9 @@ class [[nodiscard]] actor {
 
 /// The number behind "WORD ", if the line begins so; else 0.
 pid_t number_behind(const std::string& line, const std::string& word);
+
+/// Removes what a check left of its name where this host does not keep the promise.
+void forget(const std::string& name);
 
 /// A name that nobody else takes.
 std::string doctors_name(const std::string& purpose);

@@ -95,13 +95,17 @@ struct owner_with_children {
 finding check_kill() {
   const std::string name = doctors_name("kill");
   owner_with_children all(name);
-  if (!all.complete()) return found("kill -9", false, "not tried: an owner can't be started");
+  if (!all.complete()) {
+    forget(name);
+    return found("kill -9", false, "not tried: an owner can't be started");
+  }
   const auto begin = steady_clock::now();
   all.owner.kill();
   const bool gone = all.gone(patience);
   const auto took = std::chrono::duration_cast<milliseconds>(steady_clock::now() - begin);
   all.owner.wait();
   const bool free = actor({"start", name}).wait() == 0;
+  forget(name);
   const std::string count = std::to_string(all.wanted - all.alive()) + " of " +
                             std::to_string(all.wanted) + " descendants gone in " +
                             std::to_string(took.count()) + " ms";
@@ -112,7 +116,10 @@ finding check_kill() {
 finding check_both() {
   const std::string name = doctors_name("both");
   owner_with_children all(name);
-  if (!all.complete()) return found("both", false, "not tried: an owner can't be started");
+  if (!all.complete()) {
+    forget(name);
+    return found("both", false, "not tried: an owner can't be started");
+  }
   std::error_code ec;
   process_handle warden = process_handle::open(all.warden, ec);
   if (!ec) warden.signal(SIGKILL, ec);
@@ -123,6 +130,7 @@ finding check_both() {
   all.gone(milliseconds(200));  // those whose parent it was; the others need the next start
   const std::size_t left = all.alive();
   const bool started = actor({"start", name}).wait() == 0;
+  forget(name);
   const bool gone = all.gone(milliseconds(1'000));
   const std::string text = "owner and warden killed: " + std::to_string(left) + " left";
   return found("both", started && gone,

@@ -36,8 +36,8 @@ finding check_pidfd() {
   actor sleeper({"sleep"});
   const auto line = sleeper.line();
   std::error_code ec;
-  auto handle = process_handle::open(
-      process_identity::of(number_behind(line.value_or(""), "ready"), ec), ec);
+  auto handle =
+      process_handle::open(process_identity::of(number_behind(line.value_or(""), "ready"), ec), ec);
   if (!ec) handle.signal(SIGTERM, ec);
   const bool ended = !ec && handle.wait_for(patience, ec);
   if (!ended) return found("pidfd", false, "a process can't be signalled: " + ec.message());

@@ -79,15 +79,16 @@ std::vector<finding> check_names() {
   std::error_code ec;
   instance_guard::pid_lockfile lock(name, ec);
   if (ec) {
+    forget(name);
     result.push_back(found("lock", false, one_line(lock.explanation())));
     return result;
   }
   const std::string directory = lock.path().parent_path().string();
   const bool refused = is_refused({"take", name});
   const std::string where = directory + " (" + file_system_of(directory) + ")";
-  result.push_back(found("lock", refused,
-                         refused ? "flock on " + where
-                                 : "a second start is not refused by flock on " + where));
+  result.push_back(
+      found("lock", refused,
+            refused ? "flock on " + where : "a second start is not refused by flock on " + where));
   result.push_back(check_socket(name));
   result.push_back(check_ageing(directory));
   lock.release();
@@ -95,10 +96,11 @@ std::vector<finding> check_names() {
   result.push_back(found("release", free,
                          free ? "the name is free again at once, and no file is left"
                               : "a name that was let go can't be taken"));
+  forget(name);
   const bool root = ::geteuid() == 0;
   result.push_back({"scope", verdict::note,
-                    std::string("names are per user: ") +
-                        (root ? "another user's" : "root's") + " `shiva` is another one"});
+                    std::string("names are per user: ") + (root ? "another user's" : "root's") +
+                        " `shiva` is another one"});
   return result;
 }
 

@@ -61,9 +61,9 @@ std::vector<finding> check_sight() {
   const std::string of_others = " of other users";
   if (others.seen == others.all)
     result.push_back({"others", verdict::ok,
-                      others.all == 0 ? "none there, or none shown (hidepid)"
-                                      : "all " + counted(others.all, "process", "processes") +
-                                            of_others});
+                      others.all == 0
+                          ? "none there, or none shown (hidepid)"
+                          : "all " + counted(others.all, "process", "processes") + of_others});
   else
     result.push_back({"others", verdict::part,
                       "no executable or directory of " +

@@ -58,7 +58,8 @@ table_row row_of(const lock_view& view) {
   const auto since = held_since(status);
   std::string version = status.holder ? shown(status.holder->version) : std::string();
   if (version.empty() || !held) version = "-";
-  if (status.replaced_code) version += " !";
+  constexpr std::size_t room = 9;
+  version = status.replaced_code ? cut(version, room - 2) + " !" : cut(version, room);
   return {status.name + (status.scope == lock_scope::host ? " (host)" : ""),
           state_text(status.state),
           held && status.holder ? std::to_string(status.holder->process.pid) : "-",
@@ -84,7 +85,7 @@ std::string table(const std::vector<lock_view>& views) {
   const table_row head = {"NAME", "STATE", "PID", "AGE", "STARTED BY", "VERSION"};
   std::vector<table_row> rows = {head};
   for (const lock_view& each : views) rows.push_back(row_of(each));
-  constexpr std::array<std::size_t, 6> most = {24, 11, 7, 7, 200, 16};
+  constexpr std::array<std::size_t, 6> most = {24, 11, 7, 7, 200, 9};
   std::array<std::size_t, 6> widths = {};
   std::size_t total = 0;
   for (std::size_t i = 0; i < widths.size(); ++i) {
@@ -93,7 +94,14 @@ std::string table(const std::vector<lock_view>& views) {
     widths[i] = std::min(widths[i], most[i]);
     total += widths[i] + (i == 0 ? 0 : 2);
   }
-  // What is too much is taken from where it came from; that can be read in status as well.
+  // What is too much is taken from the names (longer ones get a line of their own), then from where
+  // it came from, which can be read in status as well.
+  constexpr std::size_t least_name = 18;
+  if (total > columns() && widths[0] > least_name) {
+    const std::size_t less = std::min(widths[0] - least_name, total - columns());
+    widths[0] -= less;
+    total -= less;
+  }
   if (total > columns()) widths[4] -= std::min(widths[4] - head[4].size(), total - columns());
   std::string text;
   for (const table_row& each : rows) text += line_of(each, widths);

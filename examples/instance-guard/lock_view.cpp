@@ -28,8 +28,7 @@ std::optional<system_clock::time_point> ended_at(const lock_status& status) {
   const bool over =
       status.state == lock_state::abandoned || status.state == lock_state::cleaning_up;
   struct stat facts = {};
-  if (!over || !status.holder || !status.holder->warden ||
-      ::stat(status.path.c_str(), &facts) != 0)
+  if (!over || !status.holder || !status.holder->warden || ::stat(status.path.c_str(), &facts) != 0)
     return {};
   return system_clock::time_point(std::chrono::seconds(facts.st_mtime));
 }
@@ -95,8 +94,8 @@ json to_json(const lock_view& view) {
   json result;
   result["name"] = status.name;
   result["scope"] = scope_text(status.scope);
-  result["state"] = status.state == lock_state::cleaning_up ? "cleaning_up"
-                                                            : state_text(status.state);
+  result["state"] =
+      status.state == lock_state::cleaning_up ? "cleaning_up" : state_text(status.state);
   result["path"] = status.path.string();
   result["holder"] = status.holder ? holder_json(status) : json();
   result["ended_at"] = optional_time(view.ended_at);

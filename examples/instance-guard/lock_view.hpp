@@ -34,8 +34,8 @@ lock_view view_of(instance_guard::lock_status status,
 std::optional<std::chrono::system_clock::time_point> held_since(
     const instance_guard::lock_status& status);
 
-const char* state_text(instance_guard::lock_state state);      ///< "cleaning up"
-const char* scope_text(instance_guard::lock_scope scope);      ///< "user", "host"
+const char* state_text(instance_guard::lock_state state);  ///< "cleaning up"
+const char* scope_text(instance_guard::lock_scope scope);  ///< "user", "host"
 
 json to_json(const lock_view& view);
 

@@ -2,13 +2,16 @@
 // recompiled. See docs/tool.md.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <instance_guard/version.hpp>
 #include <string>
+#include <unistd.h>
 #include <vector>
 
 #include "exit_codes.hpp"
 #include "manual.hpp"
+#include "run_options.hpp"
 #include "subcommands.hpp"
 #include "text.hpp"
 
@@ -56,11 +59,25 @@ std::vector<std::string> split(int count, char** arguments, tool::invocation& ca
   return own;
 }
 
+/// Everything has been said and ended when it returns: what runs at exit would only take time.
+[[noreturn]] int run_now(const tool::run_settings& settings, const std::vector<std::string>& command) {
+  try {
+    ::_exit(tool::run(settings, command));
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "instance-guard run: %s\n", error.what());
+  }
+  std::exit(tool::exit_fault);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
   tool::invocation call;
   std::vector<std::string> own = split(count, arguments, call);
+  if (call.has_command && !call.command.empty() && !call.command.front().empty()) {
+    tool::run_settings settings;
+    if (tool::read_plain_run(own, settings)) return run_now(settings, call.command);
+  }
   CLI::App root("One instance of a program, whose children die with it.", "instance-guard");
   root.require_subcommand(1);
   root.set_version_flag("--version", version_text());

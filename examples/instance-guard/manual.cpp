@@ -86,7 +86,8 @@ std::string roff_options(const command_doc& command) {
     std::string flags;
     for (const std::string& flag : each.flags)
       flags += (flags.empty() ? "\\fB" : ", \\fB") + roff(flag) + "\\fR";
-    if (!each.value.empty()) flags += (flags.empty() ? "\\fI" : " \\fI") + roff(each.value) + "\\fR";
+    if (!each.value.empty())
+      flags += (flags.empty() ? "\\fI" : " \\fI") + roff(each.value) + "\\fR";
     text += flags + "\n" + roff(each.text) + "\n";
   }
   return text;
@@ -131,7 +132,8 @@ std::string help_text(const command_doc& command, const std::string& parent) {
   std::string text = "Usage: " + synopsis(command, parent) + "\n\n";
   text += paragraph("", command.text, 0);
   if (!command.commands.empty()) text += "\nSubcommands:\n";
-  for (const command_doc& each : command.commands) text += paragraph("  " + each.name, each.text, 12);
+  for (const command_doc& each : command.commands)
+    text += paragraph("  " + each.name, each.text, 12);
   text += "\nOptions:\n";
   for (const option_doc& each : command.options)
     text += paragraph("  " + flags_text(each), each.text, indent);
@@ -155,7 +157,8 @@ std::string manual_page(const command_doc& root) {
       ".TP\n.I /tmp/instance_guard\\-UID/NAME.lock\nof a user\n"
       ".TP\n.I /run/lock/instance_guard/NAME.lock\nof scope host\n"
       ".TP\n.I NAME.refused\nbeside it: the starts that were refused\n"
-      ".SH ENVIRONMENT\n.TP\n.B INSTANCE_GUARD_SESSION\nset by run \\-\\-session, looked for by reap\n"
+      ".SH ENVIRONMENT\n.TP\n.B INSTANCE_GUARD_SESSION\nset by run \\-\\-session, looked for by "
+      "reap\n"
       ".TP\n.B INSTANCE_GUARD_KEEP\n1: this process is meant to stay\n"
       ".TP\n.B NO_COLOR\nno colours\n"
       ".SH SEE ALSO\n.BR flock (1),\n.BR systemd.service (5)\n";
@@ -172,16 +175,12 @@ void use_manual(CLI::App& root) {
 void add_manual(CLI::App& root, invocation& call) {
   CLI::App* page = root.add_subcommand("man", "Print the manual page.")->group("");
   refuse_command(*page, call);
-  page->callback([&root] {
-    print(manual_page(document(root)));
-  });
+  page->callback([&root] { print(manual_page(document(root))); });
   CLI::App* sub = root.add_subcommand("completion", "Print completions for a shell.")->group("");
   auto shell = std::make_shared<std::string>();
   sub->add_option("shell", *shell)->required()->check(CLI::IsMember({"bash", "zsh", "fish"}));
   refuse_command(*sub, call);
-  sub->callback([&root, shell] {
-    print(completion(document(root), *shell));
-  });
+  sub->callback([&root, shell] { print(completion(document(root), *shell)); });
 }
 
 }  // namespace tool

@@ -17,7 +17,7 @@ struct process_facts {
   pid_t parent = 0;
   char state = '?';
   int threads = 0;
-  uid_t users[4] = {};  ///< real, effective, saved, file system
+  uid_t users[4] = {};     ///< real, effective, saved, file system
   bool is_leader = false;  ///< not just a thread
 
   bool ended() const { return state == 'X' || (state == 'Z' && threads <= 1); }

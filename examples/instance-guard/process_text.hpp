@@ -7,7 +7,8 @@
 
 namespace tool {
 
-/// "python3 -m shiva.worker", else the process's name in brackets, else "(ended)". Escaped as text.hpp does it.
+/// "python3 -m shiva.worker", else the process's name in brackets, else "(ended)". Escaped as
+/// text.hpp does it.
 std::string command_of(pid_t pid);
 
 /// Its arguments with a NUL behind each, as the kernel shows them.

@@ -136,8 +136,8 @@ int run_reap(const reap_arguments& arguments) {
   const std::string session = "session " + shown(arguments.session);
   if (arguments.dry_run) {
     const harvest found = look(scan);
-    std::string text = session + ": would end " +
-                       counted(found.ended.size(), "process", "processes") + "\n";
+    std::string text =
+        session + ": would end " + counted(found.ended.size(), "process", "processes") + "\n";
     if (!found.ended.empty())
       text += table(found.ended, false) +
               row("  why",
@@ -170,8 +170,7 @@ int run_reap(const reap_arguments& arguments) {
 void add_reap(CLI::App& root, invocation& call) {
   auto arguments = std::make_shared<reap_arguments>();
   CLI::App* sub = root.add_subcommand("reap", "End what a session left behind.");
-  sub->add_option("--session", arguments->session, "As in `run --session ID`")
-      ->type_name("ID");
+  sub->add_option("--session", arguments->session, "As in `run --session ID`")->type_name("ID");
   sub->add_option("pid", arguments->pids)->group("");
   sub->add_flag("--orphans", arguments->orphans)->group("");
   sub->add_flag("--dry-run", arguments->dry_run, "Only print what would be ended, and why");

@@ -80,6 +80,8 @@ void die_by(int number, const signal_inbox& inbox) {
   inbox.suffer(number);
 }
 
+}  // namespace
+
 int run(const run_settings& settings, const std::vector<std::string>& command) {
   std::error_code ec;
   instance_guard::single_instance guard;
@@ -113,8 +115,6 @@ int run(const run_settings& settings, const std::vector<std::string>& command) {
   if (result.died_by != 0) die_by(result.died_by, inbox);
   return result.code;
 }
-
-}  // namespace
 
 void add_run(CLI::App& root, invocation& call) {
   auto settings = std::make_shared<run_settings>();

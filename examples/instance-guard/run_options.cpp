@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cctype>
+#include <cstdlib>
 #include <instance_guard/detail/signal_name.hpp>
 #include <string_view>
 
@@ -9,21 +10,6 @@
 
 namespace tool {
 namespace {
-
-/// An option whose value is a duration.
-CLI::Option* add_duration(CLI::App& app, const std::string& name, std::chrono::milliseconds& target,
-                          const std::string& description) {
-  return app
-      .add_option_function<std::string>(
-          name,
-          [name, &target](const std::string& text) {
-            const auto duration = parse_duration(text);
-            if (!duration) throw CLI::ValidationError(name, bad_duration(text));
-            target = *duration;
-          },
-          description)
-      ->type_name("DURATION");
-}
 
 /// "TERM", "SIGTERM", "term" or "15"; 0 if it is none.
 int signal_number(std::string text) {
@@ -36,41 +22,92 @@ int signal_number(std::string text) {
   return 0;
 }
 
+bool set_duration(std::chrono::milliseconds& target, const std::string& text, std::string& why) {
+  const auto duration = parse_duration(text);
+  if (duration) target = *duration;
+  else why = bad_duration(text);
+  return duration.has_value();
+}
+
+/// Sets what an option with a value means. False: it can't, and `why` says so in a line.
+bool set_option(run_settings& settings, std::string_view name, const std::string& value, std::string& why) {
+  if (name == "--name") settings.names.push_back(value);
+  if (name == "--session") settings.session = value;
+  if (name == "--tag") settings.tag = value;
+  if (name == "--wait") return set_duration(settings.wait, value, why);
+  if (name == "--grace") return set_duration(settings.grace, value, why);
+  if (name == "--timeout") return set_duration(settings.timeout, value, why);
+  if (name == "--scope") {
+    settings.scope = value == "host" ? instance_guard::lock_scope::host : instance_guard::lock_scope::user;
+    if (value != "host" && value != "user") why = "'" + value + "' is neither user nor host";
+  }
+  if (name == "--stop-signal") {
+    settings.stop_signal = signal_number(value);
+    if (settings.stop_signal == 0) why = "'" + value + "' is no signal: TERM, INT, 15";
+  }
+  if (name == "--conflict-exit-code") {
+    const bool number = !value.empty() && value.size() <= 3 && value.find_first_not_of("0123456789") == std::string::npos;
+    settings.conflict_exit_code = number ? std::atoi(value.c_str()) : 256;
+    if (settings.conflict_exit_code > 255) why = "'" + value + "' is not 0 to 255";
+  }
+  return why.empty();
+}
+
+struct valued {
+  std::string_view name;
+  const char* type;
+  const char* description;
+};
+constexpr valued valued_options[] = {
+    {"--name", "NAME", "what must exist once; with several, all or none"},
+    {"--scope", "SCOPE", "who shares the name: user (default) or host"},
+    {"--wait", "DURATION", "for a live holder to leave, instead of being refused"},
+    {"--grace", "DURATION", "between the stop signal and SIGKILL (default 5s)"},
+    {"--stop-signal", "SIGNAL", "sent first when the tree is ended (default TERM)"},
+    {"--timeout", "DURATION", "ends the tree after this; exit 124"},
+    {"--session", "ID", "marks everything below: INSTANCE_GUARD_SESSION=ID; see reap --session"},
+    {"--tag", "VERSION", "version of the program, for the record: shown and compared"},
+    {"--conflict-exit-code", "N", "when refused (default 75)"}};
+
 }  // namespace
 
 void add_run_options(CLI::App& app, run_settings& settings) {
-  app.add_option("--name", settings.names, "what must exist once; with several, all or none")
-      ->type_name("NAME")
-      ->expected(1)
-      ->take_all()
-      ->allow_extra_args(false);
-  app.add_option_function<std::string>(
-         "--scope",
-         [&settings](const std::string& text) {
-           if (text != "user" && text != "host") throw CLI::ValidationError("--scope", "'" + text + "' is neither user nor host");
-           settings.scope = text == "host" ? instance_guard::lock_scope::host : instance_guard::lock_scope::user;
-         },
-         "who shares the name: user (default) or host")
-      ->type_name("SCOPE");
-  add_duration(app, "--wait", settings.wait, "for a live holder to leave, instead of being refused");
+  for (const valued& each : valued_options) {
+    const std::string name(each.name);
+    const auto set = [name, &settings](const std::vector<std::string>& values) {
+      std::string why;
+      for (const std::string& value : values)
+        if (!set_option(settings, name, value, why)) throw CLI::ValidationError(name, why);
+    };
+    CLI::Option* option = app.add_option_function<std::vector<std::string>>(name, set, each.description);
+    option->type_name(each.type)->expected(1)->allow_extra_args(false);
+    if (name == "--name") option->take_all();
+    else option->multi_option_policy(CLI::MultiOptionPolicy::Throw);
+  }
   app.add_flag("--replace", settings.replace, "stop a live holder first (never one that a service manager would restart)");
-  add_duration(app, "--grace", settings.grace, "between the stop signal and SIGKILL (default 5s)");
-  app.add_option_function<std::string>(
-         "--stop-signal",
-         [&settings](const std::string& text) {
-           settings.stop_signal = signal_number(text);
-           if (settings.stop_signal == 0) throw CLI::ValidationError("--stop-signal", "'" + text + "' is no signal: TERM, INT, 15");
-         },
-         "sent first when the tree is ended (default TERM)")
-      ->type_name("SIGNAL");
-  add_duration(app, "--timeout", settings.timeout, "ends the tree after this; exit 124");
-  app.add_option("--session", settings.session, "marks everything below: INSTANCE_GUARD_SESSION=ID; see reap --session")
-      ->type_name("ID");
-  app.add_option("--tag", settings.tag, "version of the program, for the record: shown and compared")->type_name("VERSION");
-  app.add_option("--conflict-exit-code", settings.conflict_exit_code, "when refused (default 75)")
-      ->check(CLI::Range(0, 255))
-      ->type_name("N");
   app.add_flag("--quiet", settings.quiet, "say nothing when refused, waiting or recovering");
+}
+
+bool read_plain_run(const std::vector<std::string>& own, run_settings& settings) {
+  if (own.empty() || own.front() != "run") return false;
+  std::vector<std::string_view> seen;
+  for (std::size_t i = 1; i < own.size(); ++i) {
+    const std::string& name = own[i];
+    for (const std::string_view before : seen)
+      if (before == name && name != "--name") return false;
+    seen.push_back(name);
+    if (name == "--replace" || name == "--quiet") {
+      (name == "--quiet" ? settings.quiet : settings.replace) = true;
+      continue;
+    }
+    bool known = false;
+    for (const valued& each : valued_options) known = known || each.name == name;
+    std::string why;
+    // A value that looks like an option is a question for CLI11.
+    if (!known || i + 1 == own.size() || own[i + 1].starts_with('-')) return false;
+    if (!set_option(settings, name, own[++i], why)) return false;
+  }
+  return true;
 }
 
 }  // namespace tool

@@ -30,4 +30,11 @@ struct run_settings {
 /// Adds the options of `run` to its subcommand. Bad values are CLI::ValidationErrors.
 void add_run_options(CLI::App& app, run_settings& settings);
 
+/// Reads "run --name shiva --grace 5s" without CLI11, which takes as long as starting a program.
+/// False: there is something that it has to look at, be it a mistake or a question.
+bool read_plain_run(const std::vector<std::string>& own, run_settings& settings);
+
+/// Runs the command and everything around it. What to exit with.
+int run(const run_settings& settings, const std::vector<std::string>& command);
+
 }  // namespace tool

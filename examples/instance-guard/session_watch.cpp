@@ -1,6 +1,7 @@
 #include "session_watch.hpp"
 
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <sys/syscall.h>
@@ -35,6 +36,8 @@ session_watch::session_watch(bool has_terminal) {
   const pid_t leader = ::getsid(0);
   if (leader <= 1) return;
   if (has_terminal && leader != ::getpid()) leader_ = watch(leader);
+  // sshd says so in the environment; the process is only looked for if it does.
+  if (std::getenv("SSH_CONNECTION") == nullptr) return;
   process_facts facts;
   if (!read_facts(leader, facts) || facts.parent <= 1 || !is_ssh_server(facts.parent)) return;
   server_ = watch(facts.parent);

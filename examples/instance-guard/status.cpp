@@ -70,8 +70,8 @@ std::string title(const lock_view& view) {
   const std::size_t end = 77;
   if (used + 2 + scope.size() > end)
     return name + "\n" + row("state", fact) + row("scope", scope.substr(6));
-  return name + std::string(pad, ' ') + fact + std::string(end - used - scope.size(), ' ') +
-         scope + "\n";
+  return name + std::string(pad, ' ') + fact + std::string(end - used - scope.size(), ' ') + scope +
+         "\n";
 }
 
 std::string holder_row(const lock_view& view) {
@@ -171,8 +171,10 @@ std::vector<lock_view> look_up(const std::string& name, const status_arguments& 
     const auto is_free = [](const lock_view& each) {
       return each.status.state == lock_state::free;
     };
-    if (!is_free(result[0]) || !is_free(result[1])) std::erase_if(result, is_free);
-    else result.pop_back();
+    if (!is_free(result[0]) || !is_free(result[1]))
+      std::erase_if(result, is_free);
+    else
+      result.pop_back();
   }
   return result;
 }
@@ -200,8 +202,10 @@ int run_status(const status_arguments& arguments) {
   if (arguments.as_json) {
     json document;
     document["schema"] = json_schema;
-    if (all.size() == 1) document.update(all[0]);
-    else document["names"] = std::move(all);
+    if (all.size() == 1)
+      document.update(all[0]);
+    else
+      document["names"] = std::move(all);
     print(dumped(document));
   } else {
     print(text);

@@ -81,8 +81,7 @@ std::string children_text(const std::vector<child_view>& children) {
   for (std::size_t i = 0; i < children.size() && i < most; ++i)
     text += (i == 0 ? ": " : ", ") + std::to_string(children[i].process.pid) + " " +
             cut(children[i].command, 60);
-  if (children.size() > most)
-    text += ", and " + std::to_string(children.size() - most) + " more";
+  if (children.size() > most) text += ", and " + std::to_string(children.size() - most) + " more";
   return text;
 }
 
@@ -144,8 +143,8 @@ int conclude(const lock_status& now, const lock_view& before) {
 int refuse(const std::string& explanation, std::error_code ec, const stop_arguments& arguments) {
   const std::size_t newline = explanation.find('\n');
   std::string fact = explanation.empty() ? ec.message() : explanation.substr(0, newline);
-  const bool refused = ec == instance_guard::errc::managed_holder ||
-                       ec == instance_guard::errc::already_running;
+  const bool refused =
+      ec == instance_guard::errc::managed_holder || ec == instance_guard::errc::already_running;
   const int code = refused ? static_cast<int>(exit_refused) : still_held;
   fact = shown(fact) + " (exit " + std::to_string(code) + ")";
   std::string cure;

@@ -152,9 +152,9 @@ std::string age(std::chrono::seconds how_long, const char* between) {
 }
 
 std::string age_since(std::chrono::system_clock::time_point then, const char* between) {
-  return age(std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now() -
-                                                              then),
-             between);
+  return age(
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now() - then),
+      between);
 }
 
 std::string local_time(std::chrono::system_clock::time_point at) {

@@ -131,6 +131,7 @@ inline bool hear_empty(const warden_link& link, const deadline& end) noexcept {
 /// Waits until the warden has gone, and reaps it. False: it still lives.
 inline bool bury(const warden_link& link, const deadline& end) noexcept {
   const pid_t pid = link.pid.load(std::memory_order_relaxed);
+  std::int64_t closed_pause = 20'000;
   for (std::int64_t pause = 100'000;; pause = pause < 10'000'000 ? pause * 2 : pause) {
     const int result = platform::reap_child(pid);
     if (result > 0) return true;
@@ -139,7 +140,11 @@ inline bool bury(const warden_link& link, const deadline& end) noexcept {
       if (entry.fd < 0 || (platform::sys::ppoll(&entry, 1, 0, nullptr) > 0 && entry.revents != 0)) return true;
     }
     if (end.passed()) return false;
-    platform::sys::sleep_for(pause);
+    // Its end of the channel closes shortly before it can be reaped.
+    pollfd entry = {link.channel.load(std::memory_order_relaxed), 0, 0};
+    if (entry.fd >= 0 && platform::sys::ppoll(&entry, 1, pause, nullptr) == 0) continue;
+    platform::sys::sleep_for(closed_pause);
+    if (closed_pause < 10'000'000) closed_pause *= 2;
   }
 }
 

@@ -231,6 +231,8 @@ INSTANCE_GUARD_NO_SANITIZE inline void answer_waiters(warden_state& warden, wire
 /// Ends, round by round. Called whenever the warden wakes up.
 INSTANCE_GUARD_NO_SANITIZE inline void go_on_ending(warden_state& warden) noexcept {
   if (warden.phase == ending::none) return;
+  // Nobody is left and no strays are to be looked for: a look at all processes would find nothing.
+  if (warden.empty && !warden.marked) warden.strays_done = true;
   if (warden.empty && (!is_final(warden) || warden.strays_done)) {
     warden.phase = ending::none;
     hurry(warden, false);
