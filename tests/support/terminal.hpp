@@ -79,9 +79,9 @@ class [[nodiscard]] terminal {
   void press(char letter) const { type(std::string(1, static_cast<char>(letter & 0x1f))); }
 
   /// Waits until this is seen, behind what was seen before.
-  bool see(std::string_view text) {
+  bool see(std::string_view text, std::chrono::milliseconds limit = patience) {
     skipped_.clear();
-    const auto end = std::chrono::steady_clock::now() + patience;
+    const auto end = std::chrono::steady_clock::now() + limit;
     for (;;) {
       const std::size_t at = seen_.find(text);
       if (at != std::string::npos) {
