@@ -1,5 +1,6 @@
 // What /proc shows is believed only where it speaks of the processes that signals reach.
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
@@ -38,26 +39,36 @@ TEST_CASE("numbers from the /proc of another pid namespace end nobody") {
     if (::unshare(CLONE_NEWPID) != 0) return 77;
     const pid_t init = ::fork();  // process 1 of the namespace, which shows the outer /proc
     if (init == 0) {
+      // The bot is number 2, as the parent of all kernel threads is outside; the bystanders have
+      // numbers of such threads.
+      int go[2], home[2];
+      if (::pipe(go) != 0 || ::pipe2(home, O_CLOEXEC) != 0) ::_exit(1);
+      const pid_t bot = ::fork();
+      if (bot == 0) {
+        char byte = 0;
+        ::close(home[1]);
+        if (::read(go[0], &byte, 1) != 1) ::_exit(1);
+        std::error_code ec;
+        process_group above = detail::become_child_of_warden({.grace = 50ms}, ec);
+        ::_exit(0);  // whatever came of it
+      }
       std::vector<pid_t> bystanders;
       for (int i = 0; i < 20; ++i) {
         const pid_t each = ::fork();
-        if (each == 0)
-          for (;;) ::pause();
+        if (each == 0) {
+          char byte = 0;
+          ::close(home[1]);
+          ::_exit(::read(home[0], &byte, 1) == 0 ? 7 : 1);
+        }
         bystanders.push_back(each);
       }
-      const pid_t bot = ::fork();
-      if (bot == 0) {
-        std::error_code ec;
-        process_group group(group_options{.grace = 50ms}, ec);
-        if (!ec) group.spawn({"/bin/sleep", "100"}, ec);
-        if (!ec) group.terminate(ec);
-        process_group above = detail::become_child_of_warden({.grace = 50ms}, ec);
-        ::_exit(0);
-      }
+      if (::write(go[1], "x", 1) != 1) ::_exit(1);
       int status = 0;
       ::waitpid(bot, &status, 0);
+      ::close(home[1]);  // now they may go, by themselves
       for (const pid_t each : bystanders)
-        if (::waitpid(each, &status, WNOHANG) != 0) test.say("a bystander was ended");
+        if (::waitpid(each, &status, 0) != each || !WIFEXITED(status) || WEXITSTATUS(status) != 7)
+          test.say("a bystander was ended");
       ::_exit(0);  // and with it the namespace
     }
     int status = 0;
