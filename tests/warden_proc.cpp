@@ -50,10 +50,15 @@ TEST_CASE("numbers from the /proc of another pid namespace end nobody") {
         if (::read(go[0], &byte, 1) != 1) ::_exit(1);
         std::error_code ec;
         process_group above = detail::become_child_of_warden({.grace = 50ms}, ec);
+        if (!ec) above.terminate(ec);  // while the program lives, so that somebody is looked for
         ::_exit(0);  // whatever came of it
       }
       std::vector<pid_t> bystanders;
-      for (int i = 0; i < 20; ++i) {
+      // The program comes after them: it needs a number that is somebody's outside, or it can't begin.
+      const auto is_somebody = [](pid_t number) {
+        return ::access(("/proc/" + std::to_string(number)).c_str(), F_OK) == 0;
+      };
+      for (int i = 0; i < 20 || (i < 200 && !is_somebody(bystanders.back() + 1)); ++i) {
         const pid_t each = ::fork();
         if (each == 0) {
           char byte = 0;
