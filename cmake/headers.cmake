@@ -7,6 +7,7 @@ set(instance_guard_headers
   include/instance_guard/detail/environment.hpp
   include/instance_guard/detail/everything.hpp
   include/instance_guard/detail/exit_path.hpp
+  include/instance_guard/detail/group_await.hpp
   include/instance_guard/detail/group_calls.hpp
   include/instance_guard/detail/group_gate.hpp
   include/instance_guard/detail/group_hand_over.hpp
@@ -44,6 +45,7 @@ set(instance_guard_headers
   include/instance_guard/detail/signal_name.hpp
   include/instance_guard/detail/single_instance_daemonize.hpp
   include/instance_guard/detail/single_instance_start.hpp
+  include/instance_guard/detail/start_board.hpp
   include/instance_guard/detail/stop_state.hpp
   include/instance_guard/detail/stray_evidence.hpp
   include/instance_guard/detail/stray_mark.hpp

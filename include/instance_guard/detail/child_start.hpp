@@ -2,7 +2,7 @@
 //
 // It runs in the warden's memory, beside the warden, on a stack of its own: system calls only,
 // nothing that writes errno, and it reads only its spawn_slot, which the warden leaves alone
-// until the kernel has cleared `tid` (at the exec, or when the child has ended).
+// until the kernel has cleared its word (at the exec, or when the child has ended).
 #pragma once
 
 #include "../platform/platform.hpp"
@@ -25,7 +25,7 @@ struct spawn_slot {
   const char* directory = nullptr;       ///< to change to, relative to directory_fd; or null
   int directory_fd = -1;
   int streams[3] = {-1, -1, -1};         ///< descriptors, or wire::stream
-  int report = -1;                       ///< pipe for the errno
+  int report = -1;                       ///< where a failure is told
   bool outlives = false;
   bool no_new_privileges = false;
   sys::signal_bits mask = 0;
@@ -38,7 +38,8 @@ struct spawn_slot {
   int verdict = 0;                       ///< futex: may it go on? 0: not decided yet
 
   // Written by the child and by the kernel.
-  int tid = 0;                           ///< futex: -1 until the exec, 0 then or at its end
+  start_word own_word = {};              ///< where there is no board
+  start_word* word = &own_word;          ///< its state: not 0 until the exec, 0 then or at its end
 
   // The warden's.
   void* large = nullptr;                 ///< mapping of text that did not fit
@@ -53,8 +54,9 @@ struct spawn_slot {
 enum verdict : int { undecided = 0, approved = 1, refused = 2 };
 
 [[noreturn]] INSTANCE_GUARD_NO_SANITIZE inline void child_fail(spawn_slot& slot, long result) noexcept {
-  const int error = static_cast<int>(-result);
-  sys::write(slot.report, &error, sizeof error);
+  wire::failed what;
+  what.error = static_cast<int32_t>(-result);
+  wire::send(slot.report, &what, sizeof what);
   sys::exit_group(127);
 }
 
@@ -80,8 +82,10 @@ enum verdict : int { undecided = 0, approved = 1, refused = 2 };
 INSTANCE_GUARD_NO_SANITIZE inline void await_verdict(spawn_slot& slot) noexcept {
   const auto decided = [&]() noexcept { return __atomic_load_n(&slot.verdict, __ATOMIC_ACQUIRE); };
   constexpr int64_t moment = 80'000;  // ns
-  for (const int64_t began = sys::monotonic_now(); decided() == undecided;)
-    if (sys::monotonic_now() - began > moment) break;
+  for (const int64_t end = sys::monotonic_now() + moment; decided() == undecided;) {
+    for (int i = 0; i < 32 && decided() == undecided; ++i) sys::relax();
+    if (sys::monotonic_now() > end) break;
+  }
   while (decided() == undecided) {
     // One that outlives its group gets no death signal, and holds copies of the warden's locks.
     if (sys::getppid() != slot.warden) sys::exit_group(127);
@@ -92,6 +96,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void await_verdict(spawn_slot& slot) noexcept 
 
 [[noreturn]] INSTANCE_GUARD_NO_SANITIZE inline void child_main(void* argument) noexcept {
   spawn_slot& slot = *static_cast<spawn_slot*>(argument);
+  __atomic_store_n(&slot.word->processor, sys::current_processor(), __ATOMIC_RELAXED);
   long result = 0;
   // One that outlives the group outlives the warden as well.
   if (!slot.outlives) result = platform::die_with_parent(slot.warden);

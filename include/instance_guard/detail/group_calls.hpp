@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../process_group.hpp"
+#include "group_await.hpp"
 #include "group_keep.hpp"
 #include "lock_session.hpp"
 #include "run_capture.hpp"
@@ -123,12 +124,8 @@ inline child process_group::spawn(const std::vector<std::string>& arguments, con
       file_descriptor own;
       file_descriptor exec;
       int result_of = order.send(link, own, exec);
-      if (result_of == 0) result_of = detail::await_exec(link, exec.get(), own.get());
+      if (result_of == 0) result_of = detail::await_start(link, own.get(), exec.get(), answer);
       if (result_of < 0) return result_of;
-      const long size = detail::await_answer(link, own.get(), &answer, sizeof answer, detail::deadline(no_limit));
-      if (size < 0) return static_cast<int>(size);
-      if (answer.credentials_changed) return -EKEYREJECTED;
-      if (answer.error != 0) return -answer.error;
       result.channel_ = std::move(own);
       result.link_ = index;
       return 0;

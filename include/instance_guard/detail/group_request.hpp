@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <fcntl.h>
+#include <utility>
 
 #include "../file_descriptor.hpp"
 #include "../platform/platform.hpp"
@@ -54,7 +55,7 @@ inline pid_t asking_thread() noexcept {
 }
 
 /// Sends a request with the end for its answer and further descriptors; `own` becomes the end
-/// on which the answer comes. With `pipe` the end of a pipe is the last descriptor, and `pipe`
+/// on which the answer comes. With `pipe` the write end of a pipe is the last descriptor, and `pipe`
 /// becomes the other end. 0, or a negated errno.
 inline int send_request(const warden_link& link, const void* head, std::size_t head_size, const void* text,
                         std::size_t text_size, const int* descriptors, unsigned count,
@@ -98,9 +99,9 @@ inline int why_no_answer(const warden_link& link) noexcept {
 }
 
 /// Waits for the next message on an answer's end. Its size, -ETIMEDOUT, or -EPIPE. With `peek`
-/// it stays there.
+/// it stays there. A descriptor that comes with it becomes `brought`.
 inline long await_answer(const warden_link& link, int own, void* answer, std::size_t size, const deadline& end,
-                         bool peek = false) noexcept {
+                         bool peek = false, file_descriptor* brought = nullptr) noexcept {
   for (;;) {
     std::int64_t left = end.left();
     if (left < 0 || left > 250'000'000) left = 250'000'000;
@@ -109,6 +110,10 @@ inline long await_answer(const warden_link& link, int own, void* answer, std::si
     if (ready > 0) {
       wire::received got;
       wire::receive(own, answer, size, got, peek ? MSG_PEEK : 0);
+      for (unsigned i = 0; i < got.count; ++i) {
+        file_descriptor each(got.descriptors[i]);
+        if (brought != nullptr) *brought = std::move(each);
+      }
       if (got.size > 0) return got.size;
       if (got.size != -EAGAIN) return peek ? -EPIPE : why_no_answer(link);
     } else if (ready == 0) {
@@ -119,39 +124,6 @@ inline long await_answer(const warden_link& link, int own, void* answer, std::si
         wire::receive(own, answer, size, got, peek ? MSG_PEEK : 0);
         return got.size > 0 ? got.size : -EPIPE;
       }
-    }
-  }
-}
-
-/// True if the answer to a spawn is there, and the child needs no longer be waited for: it was
-/// refused, has executed its program, or has ended.
-inline bool has_started(int own) noexcept {
-  wire::answer answer;
-  wire::received got;
-  wire::receive(own, &answer, sizeof answer, got, MSG_PEEK);
-  if (got.size != static_cast<long>(sizeof answer)) return false;
-  platform::process_stat facts;
-  return answer.error != 0 || platform::read_process_stat(answer.pid, facts) == -ESRCH ||
-         platform::read_process_stat(answer.pid, facts) == -ENOENT || facts.start_time != answer.start_time ||
-         facts.state == 'Z' || facts.executed;
-}
-
-/// Waits until the child has executed its program: the other end of its pipe is closed then. 0, or
-/// the negated errno of an exec that failed; -EPIPE: the warden is lost. Somebody else may have a
-/// copy of the other end for long: a fork in another thread that ran no handlers. So it looks for
-/// itself now and then.
-inline int await_exec(const warden_link& link, int pipe, int own) noexcept {
-  for (bool last_look = false;;) {
-    pollfd entry = {pipe, POLLIN, 0};
-    const int ready = platform::sys::ppoll(&entry, 1, last_look ? 0 : 250'000'000, nullptr);
-    if (ready > 0) {
-      int error = 0;
-      const long got = platform::sys::read(pipe, &error, sizeof error);
-      if (got != -EINTR) return got == static_cast<long>(sizeof error) ? -error : 0;
-    } else if (ready == 0) {
-      if (has_started(own)) return 0;
-      if (last_look) return -EPIPE;
-      last_look = !is_healthy(link);
     }
   }
 }

@@ -18,6 +18,7 @@
 #include "../platform/platform.hpp"
 #include "deadline.hpp"
 #include "lock_slot.hpp"
+#include "start_board.hpp"
 #include "wire.hpp"
 
 namespace instance_guard::detail {
@@ -28,12 +29,14 @@ struct warden_link {
   std::atomic<pid_t> pid{0};
   std::atomic<std::uint64_t> start_time{0};
   std::atomic<int> watch{-1};   ///< its state file, where it is not this process's child
+  std::atomic<const start_word*> board{nullptr};  ///< see start_board.hpp
 
   void close() noexcept {
     for (std::atomic<int>* each : {&channel, &watch}) {
       const int descriptor = each->exchange(-1, std::memory_order_relaxed);
       if (descriptor >= 0) platform::sys::close(descriptor);
     }
+    leave_board(board.exchange(nullptr, std::memory_order_relaxed));
     pid.store(0, std::memory_order_relaxed);
   }
 };

@@ -47,13 +47,14 @@ class spawn_order {
     return error;
   }
 
-  /// Sends it. `own` becomes the end on which answers come, `exec` that of the pipe for await_exec.
-  /// 0, or a negated errno.
+  /// Sends it. `own` becomes the end on which answers come, `exec` that of a pipe where the warden has
+  /// no board. 0, or a negated errno.
   int send(const warden_link& link, file_descriptor& own, file_descriptor& exec) noexcept {
-    request_.exec = static_cast<std::int8_t>(count_ + 1);  // the last one
+    const bool by_pipe = link.board.load(std::memory_order_relaxed) == nullptr;
+    request_.exec = by_pipe ? static_cast<std::int8_t>(count_ + 1) : std::int8_t{-1};  // the last one
     const bool inlined = request_.text < 0;
     return send_request(link, &request_, sizeof request_, inlined ? text_.data() : nullptr,
-                        inlined ? text_.size() : 0, numbers_, count_, own, &exec);
+                        inlined ? text_.size() : 0, numbers_, count_, own, by_pipe ? &exec : nullptr);
   }
 
   /// The caller's end of a piped stream.

@@ -77,7 +77,9 @@ inline int add_link(group_slot& slot, file_descriptor channel, int hello_end, pi
   warden_link& link = slot.link[index];
   link.pid.store(child, std::memory_order_relaxed);
   wire::answer hello;
-  const long size = await_answer(link, hello_end, &hello, sizeof hello, deadline::in_nanoseconds(start_limit));
+  file_descriptor reader;
+  const long size = await_answer(link, hello_end, &hello, sizeof hello, deadline::in_nanoseconds(start_limit),
+                                 false, &reader);
   int result = size < 0 ? static_cast<int>(size) : -hello.error;
   if (result == 0 && (hello.head.what != wire::kind::hello || (child > 0 && hello.pid != child))) result = -EPROTO;
   if (result < 0) {
@@ -89,6 +91,7 @@ inline int add_link(group_slot& slot, file_descriptor channel, int hello_end, pi
   link.pid.store(hello.pid, std::memory_order_relaxed);
   link.start_time.store(hello.start_time, std::memory_order_relaxed);
   if (!is_own_child) link.watch.store(above_streams(platform::open_process_stat(hello.pid)).release(), std::memory_order_relaxed);
+  link.board.store(view_board(reader.get()), std::memory_order_relaxed);
   link.channel.store(channel.release(), std::memory_order_relaxed);
   slot.mechanism.store(static_cast<int>(hello.token), std::memory_order_relaxed);
   slot.links.store(index + 1, std::memory_order_release);

@@ -2,7 +2,7 @@
 //
 // As fast as vfork, but without its danger: while an exec hangs (a file system that does not
 // answer), a vfork'ing parent is deaf, also to its owner's death. Here the child borrows the
-// warden's memory, and the kernel clears slot.tid when it has left it; the warden does not wait for
+// warden's memory, and the kernel clears slot.word when it has left it; the warden does not wait for
 // that, it looks again later. How the exec went the owner hears from the child: see wire.hpp.
 // Runs in the warden: see warden_state.hpp.
 #pragma once
@@ -19,9 +19,23 @@ namespace instance_guard::detail {
 /// Children whose exec hangs, at most; more get EAGAIN.
 inline constexpr uint32_t max_starting = 256;
 
-INSTANCE_GUARD_NO_SANITIZE inline spawn_slot* new_slot() noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline spawn_slot* new_slot(warden_state& warden) noexcept {
+  unsigned word = 0;
+  while (warden.board != nullptr && word < board_words && warden.word_taken[word]) ++word;
+  if (word == board_words) return nullptr;
   void* memory = sys::mmap(sizeof(spawn_slot), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  return sys::is_error(memory) ? nullptr : new (memory) spawn_slot;  // large parts stay untouched
+  if (sys::is_error(memory)) return nullptr;
+  auto* slot = new (memory) spawn_slot;  // large parts stay untouched
+  if (warden.board != nullptr) {
+    slot->word = warden.board + word;
+    warden.word_taken[word] = true;
+  }
+  return slot;
+}
+
+INSTANCE_GUARD_NO_SANITIZE inline void delete_slot(warden_state& warden, spawn_slot* slot) noexcept {
+  if (warden.board != nullptr) warden.word_taken[slot->word - warden.board] = false;
+  sys::munmap(slot, sizeof *slot);
 }
 
 INSTANCE_GUARD_NO_SANITIZE inline void close_fd(int& descriptor) noexcept {
@@ -39,7 +53,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void clean_slot(spawn_slot& slot) noexcept {
 
 /// True once the child has left the slot: its exec went well, or it has ended.
 INSTANCE_GUARD_NO_SANITIZE inline bool has_left(const spawn_slot& slot) noexcept {
-  return *const_cast<const volatile int*>(&slot.tid) == 0;
+  return __atomic_load_n(&slot.word->state, __ATOMIC_ACQUIRE) == 0;
 }
 
 /// Takes back the slots that children have left.
@@ -54,7 +68,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void check_starting(warden_state& warden) noex
     warden.starting.remove(i);
     if (warden.spare == nullptr) warden.spare = slot;
     else if (warden.second_spare == nullptr) warden.second_spare = slot;
-    else sys::munmap(slot, sizeof *slot);
+    else delete_slot(warden, slot);
   }
 }
 
@@ -65,18 +79,13 @@ INSTANCE_GUARD_NO_SANITIZE inline spawn_slot* spare_slot(warden_state& warden) n
     warden.spare = warden.second_spare;
     warden.second_spare = nullptr;
   }
-  if (warden.spare == nullptr) warden.spare = new_slot();
+  if (warden.spare == nullptr) warden.spare = new_slot(warden);
   return warden.spare;
 }
 
-INSTANCE_GUARD_NO_SANITIZE inline bool answer(int channel, int error, pid_t pid = 0, uint64_t start_time = 0,
-                                              uint64_t token = 0) noexcept {
-  wire::answer what;
+INSTANCE_GUARD_NO_SANITIZE inline bool answer(int channel, int error, wire::answer what = {}) noexcept {
   what.error = error < 0 ? -error : error;
   what.credentials_changed = error == -EKEYREJECTED;
-  what.pid = pid;
-  what.start_time = start_time;
-  what.token = token;
   return wire::send(channel, &what, sizeof what) >= 0;
 }
 
@@ -171,9 +180,10 @@ INSTANCE_GUARD_NO_SANITIZE inline int fill_slot(warden_state& warden, spawn_slot
     else if (is_index(from, got)) slot.streams[i] = got.descriptors[from];
     else return -EINVAL;
   }
-  if (!is_index(request.directory, got) || !is_index(request.exec, got)) return -EINVAL;
+  if (!is_index(request.directory, got)) return -EINVAL;
+  if (warden.board == nullptr && !is_index(request.exec, got)) return -EINVAL;
   slot.directory_fd = got.descriptors[request.directory];
-  slot.report = got.descriptors[request.exec];
+  slot.report = got.descriptors[0];
   slot.warden = warden.self;
   slot.attributes = warden.attributes;
   slot.process_group = request.process_group;
@@ -196,16 +206,18 @@ INSTANCE_GUARD_NO_SANITIZE inline int judge(const warden_state& warden, spawn_sl
 
 /// Starts the child in the warden's memory. Its pid, or a negated errno: -ENOSYS where that can't
 /// be done.
-INSTANCE_GUARD_NO_SANITIZE inline long start_sharing_child(spawn_slot& slot) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline long start_sharing_child(spawn_slot& slot, int value) noexcept {
   if constexpr (!platform::children_may_share_memory) return -ENOSYS;
   platform::clone_request how;
   how.flags = CLONE_VM | CLONE_CHILD_CLEARTID;
   how.exit_signal = SIGCHLD;
-  how.tid = &slot.tid;
+  how.tid = &slot.word->state;
   how.stack = slot.stack;
   how.stack_size = sizeof slot.stack;
-  slot.tid = -1;
+  __atomic_store_n(&slot.word->processor, -1, __ATOMIC_RELAXED);
+  __atomic_store_n(&slot.word->state, value, __ATOMIC_RELEASE);
   const long child = platform::clone_call(how, child_main, &slot);
+  if (child < 0) __atomic_store_n(&slot.word->state, 0, __ATOMIC_RELEASE);
   return child == -EPERM ? -ENOSYS : child;
 }
 
@@ -213,17 +225,16 @@ INSTANCE_GUARD_NO_SANITIZE inline long start_sharing_child(spawn_slot& slot) noe
 INSTANCE_GUARD_NO_SANITIZE inline long start_copied_child(spawn_slot& slot) noexcept {
   const long child = platform::fork_copy(SIGCHLD);
   if (child == 0) child_main(&slot);
-  slot.tid = 0;
   return child;
 }
 
 /// Starts the child and judges the request, at the same time if possible. The child's pid; with
 /// `error` set it ends by itself. Or a negated errno.
-INSTANCE_GUARD_NO_SANITIZE inline long start_child(const warden_state& warden, spawn_slot& slot,
-                                                   int& error) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline long start_child(warden_state& warden, spawn_slot& slot, int& error) noexcept {
   slot.verdict = undecided;
-  long child = start_sharing_child(slot);
-  if (child != -ENOSYS) {
+  if (++warden.last_word == 0) ++warden.last_word;
+  const long child = start_sharing_child(slot, static_cast<int>(warden.last_word));
+  if (child != -ENOSYS || warden.board != nullptr) {
     if (child < 0) return child;
     error = judge(warden, slot);
     __atomic_store_n(&slot.verdict, error == 0 ? approved : refused, __ATOMIC_RELEASE);
@@ -234,6 +245,15 @@ INSTANCE_GUARD_NO_SANITIZE inline long start_child(const warden_state& warden, s
   if (error < 0) return error;
   slot.verdict = approved;
   return start_copied_child(slot);
+}
+
+/// When a child that was started after `began` (process_clock_now) was started, as its process_stat
+/// says. The kernel takes it from the same clock, in steps of 10 ms; the file costs 25 us, so it is read
+/// only when a step may lie between. It can't be reaped before this thread does so.
+INSTANCE_GUARD_NO_SANITIZE inline uint64_t start_time_of(pid_t child, uint64_t began) noexcept {
+  if (platform::children_may_share_memory && platform::process_clock_now() == began) return began;
+  platform::process_stat facts;
+  return platform::read_process_stat(child, facts) == 0 ? facts.start_time : 0;
 }
 
 /// A spawn request lies in warden.spare->message. Takes over all its descriptors.
@@ -251,6 +271,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_spawn(warden_state& warden, wire::re
     result = -ENOMEM;
   long child = 0;
   int judgement = 0;
+  const uint64_t began = platform::process_clock_now();
   if (result == 0 && !unwanted) {
     child = start_child(warden, slot, judgement);
     if (child < 0) result = static_cast<int>(child);
@@ -261,16 +282,20 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_spawn(warden_state& warden, wire::re
     clean_slot(slot);
     return;
   }
-  for (unsigned i = 1; i < got.count; ++i) sys::close(got.descriptors[i]);
   const pid_t pid = static_cast<pid_t>(child);
   const uint64_t token = warden.next_token++;
+  const auto value = static_cast<int32_t>(warden.last_word);
   warden.anybody = warden.changed = true;
   warden.empty = false;
   tell_parent(warden);  // before the owner knows, so that it finds no idle group above
-  // While the child is on its way to the exec. It can't be reaped before this thread does so.
-  platform::process_stat facts;
-  const uint64_t start_time = platform::read_process_stat(pid, facts) == 0 ? facts.start_time : 0;
-  const bool heard = answer(got.descriptors[0], judgement, pid, start_time, token);
+  wire::answer about;
+  about.pid = pid;
+  about.start_time = start_time_of(pid, began);
+  about.token = token;
+  if (warden.board != nullptr) about.word = static_cast<int32_t>(slot.word - warden.board);
+  about.word_value = value;
+  const bool heard = answer(got.descriptors[0], judgement, about);
+  for (unsigned i = 1; i < got.count; ++i) sys::close(got.descriptors[i]);
   if (!heard || judgement < 0) close_fd(got.descriptors[0]);
   warden.children.push({pid, got.descriptors[0], token, slot.outlives, slot.process_group != 0});
   warden.starting.push(&slot);

@@ -84,8 +84,9 @@ INSTANCE_GUARD_NO_SANITIZE inline int remember_rights(warden_state& warden) noex
   return result;
 }
 
-/// Turns the copy of the owner into a warden. 0, or a negated errno.
-INSTANCE_GUARD_NO_SANITIZE inline int settle(warden_state& warden) noexcept {
+/// Turns the copy of the owner into a warden. `reader` becomes the owner's descriptor of the board, if
+/// there is one. 0, or a negated errno.
+INSTANCE_GUARD_NO_SANITIZE inline int settle(warden_state& warden, int& reader) noexcept {
   warden.self = sys::getpid();
   sys::set_signal_mask(sys::all_signals);
   for (int number = 1; number <= 64; ++number) platform::set_disposition(number, false);
@@ -117,6 +118,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int settle(warden_state& warden) noexcept {
   platform::ask_for_short_slices();
   platform::read_attributes(0, warden.attributes);
   warden.touch_locks_at = sys::monotonic_now() + touch_pause;
+  warden.board = new_board(reader);
   return spare_slot(warden) != nullptr ? 0 : -ENOMEM;
 }
 
@@ -125,7 +127,8 @@ INSTANCE_GUARD_NO_SANITIZE inline int settle(warden_state& warden) noexcept {
 
 [[noreturn]] INSTANCE_GUARD_NO_SANITIZE inline void warden_main(void* argument) noexcept {
   warden_state& warden = *static_cast<warden_state*>(argument);
-  const int result = settle(warden);
+  int reader = -1;
+  const int result = settle(warden, reader);
   wire::answer hello;
   hello.head.what = wire::kind::hello;
   hello.error = -result;
@@ -134,7 +137,8 @@ INSTANCE_GUARD_NO_SANITIZE inline int settle(warden_state& warden) noexcept {
   platform::process_stat facts;
   if (platform::read_process_stat(warden.self, facts) == 0) hello.start_time = facts.start_time;
   const bool own = warden.hello >= 0;
-  wire::send(own ? warden.hello : warden.channel, &hello, sizeof hello);
+  wire::send(own ? warden.hello : warden.channel, &hello, sizeof hello, nullptr, 0, &reader, reader >= 0 ? 1 : 0);
+  close_fd(reader);
   close_fd(warden.hello);
   if (result < 0 && warden.has_program) wait_for_program(warden);
   if (result < 0) sys::exit_group(1);

@@ -10,6 +10,7 @@
 
 #include "../platform/platform.hpp"
 #include "raw_array.hpp"
+#include "start_board.hpp"
 #include "wire.hpp"
 
 namespace instance_guard::detail {
@@ -139,6 +140,9 @@ struct warden_state {
   raw_array<warden_nested> nested;
   raw_array<warden_unsent> unsent;
   raw_array<warden_waiter> waiters;
+  start_word* board = nullptr;       ///< where the owner reads that children are past their exec, or null
+  bool word_taken[board_words] = {}; ///< by a slot
+  uint32_t last_word = 0;            ///< what was last written there
   raw_array<spawn_slot*> starting;   ///< whose exec has not returned yet
   spawn_slot* spare = nullptr;       ///< ready for the next spawn
   spawn_slot* second_spare = nullptr;  ///< for the one after it, while the first child is starting

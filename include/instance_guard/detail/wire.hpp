@@ -28,6 +28,7 @@ enum class kind : uint32_t {
   hello,      ///< warden -> owner, once
   empty,      ///< warden -> owner: no descendant is left
   answer,     ///< warden -> owner, on a request's own pair
+  failed,     ///< child -> owner, on a spawn's own pair: why it did not execute its program
   ended,      ///< warden -> owner, on a spawn's own pair: the exit status
   stopped     ///< likewise, where the child is in the owner's process group: by which signal
 };
@@ -50,8 +51,8 @@ enum stream : int8_t { to_null = -1, join_out = -2 };
 /// Text follows, each piece ending in NUL: `candidates` paths to try, arguments, environment,
 /// and the directory (may be empty).
 ///
-/// The owner sleeps on the pipe `exec`, not on the answer: it is closed by the child's exec, or
-/// brings the errno of one that failed. So the owner is woken by the child itself.
+/// When the child has executed its program the owner hears from the child itself: by its word on the
+/// start_board, or, where there is none, by the pipe `exec`, which the child's exec closes.
 struct spawn_request {
   header head = {kind::spawn, 0};
   pid_t thread = 0;                      ///< who asks, if not the main thread
@@ -62,7 +63,7 @@ struct spawn_request {
   int8_t streams[3] = {to_null, to_null, to_null};
   int8_t directory = -1;                 ///< index of the descriptor of the caller's directory
   int8_t text = -1;                      ///< index of a memfd with the text, or -1: it follows
-  int8_t exec = -1;                      ///< index of a pipe: the child's exec closes it, see below
+  int8_t exec = -1;                      ///< index of a pipe, or -1: the board tells
   bool outlives = false;
   bool no_new_privileges = false;
   platform::sys::signal_bits mask = 0;   ///< blocked signals of the caller
@@ -119,6 +120,14 @@ struct answer {
   pid_t pid = 0;
   uint64_t start_time = 0;
   uint64_t token = 0;
+  int32_t word = 0;               ///< of a spawn: which on the start_board,
+  int32_t word_value = 0;         ///< and what stands there until the child is past its exec
+};
+
+/// Sent before the child ends, so it is there when the word is cleared or the pipe closed.
+struct failed {
+  header head = {kind::failed, 0};
+  int32_t error = 0;              ///< errno
 };
 
 struct ended {

@@ -216,6 +216,20 @@ INSTANCE_GUARD_NO_SANITIZE inline int futex_wait(const int* where, int expected,
 INSTANCE_GUARD_NO_SANITIZE inline int futex_wake(const int* where) noexcept {
   return static_cast<int>(system_call(SYS_futex, word(where), FUTEX_WAKE, 1, 0, 0, 0));
 }
+/// Between two looks at a word in memory: leaves the processor's core to its other thread.
+INSTANCE_GUARD_NO_SANITIZE inline void relax() noexcept {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield" ::: "memory");
+#endif
+}
+/// The processor that the caller runs on just now; a guess in the next moment.
+INSTANCE_GUARD_NO_SANITIZE inline int current_processor() noexcept {
+  unsigned processor = 0;
+  const long result = system_call(SYS_getcpu, word(&processor), 0, 0);
+  return result < 0 ? -1 : static_cast<int>(processor);
+}
 /// Nanoseconds of CLOCK_MONOTONIC.
 INSTANCE_GUARD_NO_SANITIZE inline int64_t monotonic_now() noexcept {
   timespec now{};

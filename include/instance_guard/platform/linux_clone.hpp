@@ -91,6 +91,15 @@ INSTANCE_GUARD_NO_SANITIZE inline long clone_call(const clone_request& request,
 #endif
 }
 
+/// Whether clone_call works here with a child in the caller's memory: it may be filtered.
+INSTANCE_GUARD_NO_SANITIZE inline bool can_share_with_children() noexcept {
+#if (defined(__x86_64__) || defined(__aarch64__)) && defined(SYS_clone3)
+  return children_may_share_memory && system_call(SYS_clone3, 0, 0) == -EINVAL;  // of a size that is none
+#else
+  return false;
+#endif
+}
+
 /// As fork(2), but without libc, and with an exit signal of the caller's choice (0: none).
 INSTANCE_GUARD_NO_SANITIZE inline long fork_copy(int exit_signal) noexcept {
 #if defined(__x86_64__) || defined(__aarch64__)

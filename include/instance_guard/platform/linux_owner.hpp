@@ -88,11 +88,14 @@ INSTANCE_GUARD_NO_SANITIZE inline int read_status(int status_file, process_right
   char text[8192];
   long size = 0;
   for (;;) {
-    const long got = sys::pread(status_file, text + size, sizeof text - static_cast<size_t>(size), size);
+    const size_t room = sizeof text - static_cast<size_t>(size);
+    const long got = sys::pread(status_file, text + size, room, size);
     if (got == -EINTR) continue;
     if (got < 0) return static_cast<int>(got);
     size += got;
-    if (got == 0 || size == static_cast<long>(sizeof text)) break;
+    // The kernel composes it whole for one read; to ask for the end would compose it once more.
+    const bool whole = got > 0 && got < static_cast<long>(room) && text[size - 1] == '\n';
+    if (got == 0 || whole || size == static_cast<long>(sizeof text)) break;
   }
   rights.size = 0;
   rights.cut = size == static_cast<long>(sizeof text);

@@ -221,6 +221,23 @@ INSTANCE_GUARD_NO_SANITIZE inline int memory_file(const char* name) noexcept {
   return static_cast<int>(system_call(SYS_memfd_create, word(name), 1));  // MFD_CLOEXEC
 }
 
+/// A file of this size in memory alone, closed on exec, for forbid_writers. Negated errno on failure.
+INSTANCE_GUARD_NO_SANITIZE inline int page_file(const char* name, size_t size) noexcept {
+  const long file = system_call(SYS_memfd_create, word(name), 3);  // MFD_CLOEXEC | MFD_ALLOW_SEALING
+  if (file < 0) return static_cast<int>(file);
+  const long result = system_call(SYS_ftruncate, file, static_cast<long>(size));
+  if (result == 0) return static_cast<int>(file);
+  sys::close(static_cast<int>(file));
+  return static_cast<int>(result);
+}
+
+/// From now on nobody can write to the file or change its size, but through mappings that are there
+/// already: F_ADD_SEALS in fcntl(2). 0, or a negated errno: -EINVAL before Linux 5.1.
+INSTANCE_GUARD_NO_SANITIZE inline int forbid_writers(int file) noexcept {
+  constexpr int seals = 0x1 | 0x2 | 0x4 | 0x10;  // F_SEAL_SEAL, _SHRINK, _GROW, _FUTURE_WRITE
+  return sys::fcntl(file, 1033, seals);          // F_ADD_SEALS
+}
+
 /// The caller's children, zombies included, ascending or not; the caller has one thread. How many
 /// there are in `out`, at most `size`, or a negated errno: -ENOENT on kernels without this file.
 /// Some may be missed while others end: proc_tid_children(5).

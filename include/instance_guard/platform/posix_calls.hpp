@@ -260,6 +260,8 @@ INSTANCE_GUARD_NO_SANITIZE inline void sleep_for(int64_t nanoseconds) noexcept {
   negated([&] { return ::nanosleep(&limit, nullptr); });
 }
 /// No event to wait for: looks again soon. Callers loop.
+INSTANCE_GUARD_NO_SANITIZE inline void relax() noexcept {}
+INSTANCE_GUARD_NO_SANITIZE inline int current_processor() noexcept { return -1; }
 INSTANCE_GUARD_NO_SANITIZE inline int futex_wait(const int*, int, int64_t nanoseconds) noexcept {
   sleep_for(nanoseconds < 200'000 ? nanoseconds : 200'000);
   return 0;

@@ -22,6 +22,8 @@ INSTANCE_GUARD_NO_SANITIZE inline long clone_call(const clone_request&, void (*)
   return -ENOSYS;
 }
 
+INSTANCE_GUARD_NO_SANITIZE inline bool can_share_with_children() noexcept { return false; }
+
 /// Without atfork handlers where the system has _Fork (POSIX.1-2024).
 INSTANCE_GUARD_NO_SANITIZE inline long fork_copy(int) noexcept {
 #if defined(__GLIBC__) && __GLIBC_PREREQ(2, 34)

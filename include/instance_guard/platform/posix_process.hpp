@@ -145,6 +145,9 @@ INSTANCE_GUARD_NO_SANITIZE inline int own_children(pid_t*, int) noexcept { retur
 /// A directory has to be readable to be opened.
 inline constexpr int directory_only_flags = O_RDONLY | O_DIRECTORY;
 
+INSTANCE_GUARD_NO_SANITIZE inline int page_file(const char*, size_t) noexcept { return -ENOSYS; }
+INSTANCE_GUARD_NO_SANITIZE inline int forbid_writers(int) noexcept { return -ENOSYS; }
+
 /// A file without a name, closed on exec: made in /tmp and unlinked at once.
 INSTANCE_GUARD_NO_SANITIZE inline int memory_file(const char*) noexcept {
   for (int tries = 0; tries < 100; ++tries) {
