@@ -4,11 +4,13 @@ set(instance_guard_headers
   include/instance_guard/detail/age_text.hpp
   include/instance_guard/detail/child_start.hpp
   include/instance_guard/detail/deadline.hpp
+  include/instance_guard/detail/direct_start.hpp
   include/instance_guard/detail/environment.hpp
   include/instance_guard/detail/everything.hpp
   include/instance_guard/detail/exit_path.hpp
   include/instance_guard/detail/group_await.hpp
   include/instance_guard/detail/group_calls.hpp
+  include/instance_guard/detail/group_direct.hpp
   include/instance_guard/detail/group_gate.hpp
   include/instance_guard/detail/group_hand_over.hpp
   include/instance_guard/detail/group_keep.hpp
@@ -46,6 +48,7 @@ set(instance_guard_headers
   include/instance_guard/detail/single_instance_daemonize.hpp
   include/instance_guard/detail/single_instance_start.hpp
   include/instance_guard/detail/start_board.hpp
+  include/instance_guard/detail/start_time.hpp
   include/instance_guard/detail/stop_state.hpp
   include/instance_guard/detail/stray_evidence.hpp
   include/instance_guard/detail/stray_mark.hpp
@@ -53,6 +56,7 @@ set(instance_guard_headers
   include/instance_guard/detail/stray_scan.hpp
   include/instance_guard/detail/stray_sweep.hpp
   include/instance_guard/detail/stray_target.hpp
+  include/instance_guard/detail/warden_adopt.hpp
   include/instance_guard/detail/warden_credentials.hpp
   include/instance_guard/detail/warden_kill.hpp
   include/instance_guard/detail/warden_locks.hpp

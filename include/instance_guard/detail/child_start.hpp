@@ -61,19 +61,19 @@ enum verdict : int { undecided = 0, approved = 1, refused = 2 };
 }
 
 /// Tries each candidate as execvp(3) would: the first that can be run counts; "permission
-/// denied" is remembered, but what comes later may still do.
-[[noreturn]] INSTANCE_GUARD_NO_SANITIZE inline void child_exec(spawn_slot& slot) noexcept {
+/// denied" is remembered, but what comes later may still do. Why none can be: a negated errno.
+INSTANCE_GUARD_NO_SANITIZE inline long try_exec(char** candidates, char** arguments, char** environment) noexcept {
   long worst = -ENOENT;
-  for (char** path = slot.candidates; *path != nullptr; ++path) {
-    const long result = sys::execve(*path, slot.arguments, slot.environment);
+  for (char** path = candidates; *path != nullptr; ++path) {
+    const long result = sys::execve(*path, arguments, environment);
     if (result == -EACCES) worst = result;
     const bool go_on = result == -EACCES || result == -ENOENT || result == -ENOTDIR ||
                        result == -ENODEV || result == -ESTALE || result == -ETIMEDOUT ||
                        result == -ENAMETOOLONG;
-    if (!go_on) child_fail(slot, result);
-    if (path == slot.candidates && path[1] == nullptr) worst = result;  // a path, not a search
+    if (!go_on) return result;
+    if (path == candidates && path[1] == nullptr) worst = result;  // a path, not a search
   }
-  child_fail(slot, worst);
+  return worst;
 }
 
 /// The warden looks at the owner's ids while this child looks at the rest; what comes before the
@@ -128,7 +128,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void await_verdict(spawn_slot& slot) noexcept 
     if (result < 0) child_fail(slot, result);
   }
   sys::set_signal_mask(slot.mask);
-  child_exec(slot);
+  child_fail(slot, try_exec(slot.candidates, slot.arguments, slot.environment));
 }
 
 }  // namespace instance_guard::detail

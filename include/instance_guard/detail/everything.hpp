@@ -92,10 +92,13 @@ inline void process_group::start_above(const group_options& options, std::error_
   }
   detail::group_slot& mine = detail::group_slots[index];
   file_descriptor ends[2];
+  file_descriptor adoptions[2];
   detail::warden_state* state = detail::new_warden_state();
   int error = state == nullptr ? -ENOMEM : detail::register_fork_gate();
   if (error == 0) error = detail::make_channel(ends);
   if (error == 0) error = platform::attest_senders(ends[1].get());
+  if (error == 0) error = detail::make_channel(adoptions);
+  if (error == 0) error = platform::attest_senders(adoptions[1].get());
   // What may fail is done before there are two processes.
   if (error == 0) error = platform::adopt_orphans();
   const pid_t before = platform::sys::getpid();
@@ -104,6 +107,7 @@ inline void process_group::start_above(const group_options& options, std::error_
   pid_t program = -1;
   if (error == 0) {
     state->channel = ends[1].get();
+    state->adoptions = adoptions[1].get();
     state->has_program = true;
     state->grace = detail::deadline::nanoseconds(options.grace);
     state->stop_signal = options.stop_signal;
@@ -137,6 +141,7 @@ inline void process_group::start_above(const group_options& options, std::error_
   slot_ = index;
   generation_ = mine.generation.load(std::memory_order_relaxed);
   options_ = options;
+  mine.link[0].adoptions.store(adoptions[0].release(), std::memory_order_relaxed);
   mine.state.store(detail::group_slot::live, std::memory_order_release);
 }
 

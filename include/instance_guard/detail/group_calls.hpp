@@ -3,6 +3,7 @@
 
 #include "../process_group.hpp"
 #include "group_await.hpp"
+#include "group_direct.hpp"
 #include "group_keep.hpp"
 #include "lock_session.hpp"
 #include "run_capture.hpp"
@@ -120,16 +121,14 @@ inline child process_group::spawn(const std::vector<std::string>& arguments, con
     ec = order.prepare(arguments, options, *mine);
     if (ec) return;
     detail::wire::answer answer;
-    const int error = detail::with_present_rights(*mine, [&](const detail::warden_link& link, int index) noexcept {
-      file_descriptor own;
-      file_descriptor exec;
-      int result_of = order.send(link, own, exec);
-      if (result_of == 0) result_of = detail::await_start(link, own.get(), exec.get(), answer);
-      if (result_of < 0) return result_of;
-      result.channel_ = std::move(own);
-      result.link_ = index;
-      return 0;
-    });
+    int error = -ENOSYS;
+    if (order.is_plain() && detail::can_start_directly(*mine))
+      error = detail::start_directly(*mine, order, result.channel_, answer);
+    if (error == -ENOSYS) {
+      ec = order.prepare_request();
+      if (ec) return;
+      error = detail::start_by_warden(*mine, order, result.channel_, result.link_, answer);
+    }
     if (error < 0) {
       ec = detail::group_error(error);
       return;

@@ -29,10 +29,11 @@ struct warden_link {
   std::atomic<pid_t> pid{0};
   std::atomic<std::uint64_t> start_time{0};
   std::atomic<int> watch{-1};   ///< its state file, where it is not this process's child
+  std::atomic<int> adoptions{-1};  ///< for children that are started directly
   std::atomic<const start_word*> board{nullptr};  ///< see start_board.hpp
 
   void close() noexcept {
-    for (std::atomic<int>* each : {&channel, &watch}) {
+    for (std::atomic<int>* each : {&channel, &watch, &adoptions}) {
       const int descriptor = each->exchange(-1, std::memory_order_relaxed);
       if (descriptor >= 0) platform::sys::close(descriptor);
     }
@@ -59,6 +60,7 @@ struct group_slot {
   std::atomic<bool> inherit_descriptors{false};
   std::atomic<int> mechanism{0};         ///< containment
   std::atomic<std::uint64_t> pid_namespace{0};
+  std::atomic<std::uint64_t> next_token{1};  ///< for children that are started directly
   std::atomic<int> links{0};
   warden_link link[max_links];
   std::mutex change;                     ///< for a new link, and for what follows

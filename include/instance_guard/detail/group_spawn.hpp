@@ -16,6 +16,7 @@
 #include "../file_descriptor.hpp"
 #include "../platform/platform.hpp"
 #include "../process_group_types.hpp"
+#include "direct_start.hpp"
 #include "environment.hpp"
 #include "group_request.hpp"
 #include "stray_target.hpp"
@@ -32,13 +33,18 @@ class spawn_order {
                           const group_slot& slot) {
     std::error_code error = prepare_text(arguments, options, slot);
     if (error) return error;
-    request_.thread = asking_thread();
     if (options.same_process_group) request_.process_group = ::getpgrp();
     request_.no_new_privileges = slot.no_new_privileges.load(std::memory_order_relaxed);
     request_.mask = platform::signal_mask_now();
     for (int i = 0; i < 3 && !error; ++i)
       error = prepare_stream(i, i == 0 ? options.in : i == 1 ? options.out : options.err);
-    if (error) return error;
+    return error;
+  }
+
+  /// What is needed besides for a request to the warden. Errors as prepare.
+  std::error_code prepare_request() {
+    std::error_code error;
+    request_.thread = asking_thread();
     const int directory = ::open(".", platform::directory_only_flags | O_CLOEXEC);
     if (directory < 0) return last_error();
     error = attach(above_streams(directory), request_.directory);
@@ -46,6 +52,33 @@ class spawn_order {
     if (text_.size() > wire::max_inline_text) error = put_text_in_memory();
     return error;
   }
+
+  /// Fills in what a child of the program itself needs; `pointers` becomes the memory of its arrays.
+  void fill(direct_start& start, std::vector<char*>& pointers) {
+    const std::size_t count = std::size_t{request_.candidates} + request_.arguments + request_.environment;
+    pointers.assign(count + 3, nullptr);
+    char* text = text_.data();
+    char** at = pointers.data();
+    const auto point = [&](std::size_t texts) {
+      char** const first = at;
+      for (std::size_t i = 0; i < texts; ++i, text += std::strlen(text) + 1) *at++ = text;
+      ++at;
+      return first;
+    };
+    start.candidates = point(request_.candidates);
+    start.arguments = point(request_.arguments);
+    start.environment = point(request_.environment);
+    start.directory = *text == '\0' ? nullptr : text;
+    for (int i = 0; i < 3; ++i) {
+      const std::int8_t from = request_.streams[i];
+      start.streams[i] = from > 0 ? numbers_[from - 1] : from;
+    }
+    start.no_new_privileges = request_.no_new_privileges;
+    start.mask = request_.mask;
+  }
+
+  /// Whether the child is one like most: it ends with the group, and leads a process group.
+  bool is_plain() const noexcept { return !request_.outlives && request_.process_group == 0; }
 
   /// Sends it. `own` becomes the end on which answers come, `exec` that of a pipe where the warden has
   /// no board. 0, or a negated errno.

@@ -107,6 +107,7 @@ INSTANCE_GUARD_NO_SANITIZE inline bool is_over(warden_state& warden) noexcept {
   for (;;) {
     wait_for_events(warden);
     reap(warden);
+    if (warden.adoptions >= 0) take_adoptions(warden);
     check_starting(warden);
     if (warden.keep_session) tell_stops(warden);
     if (!warden.unsent.empty()) retry_unsent(warden);

@@ -62,17 +62,20 @@ INSTANCE_GUARD_NO_SANITIZE inline void reap(warden_state& warden) noexcept {
       warden.program_status = info.si_status;
       warden.owner_gone = warden.owner_closed = true;
     }
-    for (uint32_t i = 0; i < warden.children.size(); ++i) {
+    wire::ended what;
+    what.code = info.si_code;
+    what.status = info.si_status;
+    what.usage = usage;
+    bool known = false;
+    for (uint32_t i = 0; i < warden.children.size() && !known; ++i) {
       if (warden.children[i].pid != info.si_pid) continue;
       const int channel = warden.children[i].channel;
       warden.children.remove(i);
-      wire::ended what;
-      what.code = info.si_code;
-      what.status = info.si_status;
-      what.usage = usage;
       if (channel >= 0) tell_end(warden, channel, what);
-      break;
+      known = true;
     }
+    // One that the owner has started by itself may have said so in a message that is not read yet.
+    if (!known && warden.adoptions >= 0) warden.unclaimed.push({info.si_pid, what});
     for (uint32_t i = 0; i < warden.nested.size(); ++i) {
       if (warden.nested[i].pid != info.si_pid) continue;
       sys::close(warden.nested[i].lifeline);

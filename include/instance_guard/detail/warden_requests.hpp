@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../platform/platform.hpp"
+#include "warden_adopt.hpp"
 #include "warden_credentials.hpp"
 #include "warden_kill.hpp"
 #include "warden_locks.hpp"
@@ -15,6 +16,7 @@ namespace instance_guard::detail {
 INSTANCE_GUARD_NO_SANITIZE inline int take_signal(warden_state& warden, const wire::signal_request& request) noexcept {
   const int result = check_owner(warden, request.thread);
   if (result < 0) return result;
+  take_adoptions(warden);
   for (const warden_child& each : warden.children) {
     if (each.token != request.token) continue;
     if (each.shares_group) {

@@ -11,6 +11,7 @@
 
 #include "../platform/platform.hpp"
 #include "child_start.hpp"
+#include "start_time.hpp"
 #include "warden_credentials.hpp"
 #include "warden_state.hpp"
 
@@ -245,15 +246,6 @@ INSTANCE_GUARD_NO_SANITIZE inline long start_child(warden_state& warden, spawn_s
   if (error < 0) return error;
   slot.verdict = approved;
   return start_copied_child(slot);
-}
-
-/// When a child that was started after `began` (process_clock_now) was started, as its process_stat
-/// says. The kernel takes it from the same clock, in steps of 10 ms; the file costs 25 us, so it is read
-/// only when a step may lie between. It can't be reaped before this thread does so.
-INSTANCE_GUARD_NO_SANITIZE inline uint64_t start_time_of(pid_t child, uint64_t began) noexcept {
-  if (platform::children_may_share_memory && platform::process_clock_now() == began) return began;
-  platform::process_stat facts;
-  return platform::read_process_stat(child, facts) == 0 ? facts.start_time : 0;
 }
 
 /// A spawn request lies in warden.spare->message. Takes over all its descriptors.

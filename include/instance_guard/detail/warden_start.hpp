@@ -51,10 +51,10 @@ INSTANCE_GUARD_NO_SANITIZE inline int occupy_standard_streams() noexcept {
 /// Keeps what the warden needs of the owner's descriptors, and closes the rest: the owner's end
 /// of the channel above all, or its death would never be seen.
 INSTANCE_GUARD_NO_SANITIZE inline void keep_own_descriptors(const warden_state& warden) noexcept {
-  int kept[5 + max_inherited] = {warden.channel, warden.owner_process, warden.lifeline, warden.hello,
-                                 warden.session_leader};
+  int kept[6 + max_inherited] = {warden.channel, warden.owner_process, warden.lifeline, warden.hello,
+                                 warden.session_leader, warden.adoptions};
   unsigned count = 0;
-  for (int i = 0; i < 5; ++i)
+  for (int i = 0; i < 6; ++i)
     if (kept[i] >= 0) kept[count++] = kept[i];
   for (unsigned i = 0; i < warden.inherited_count; ++i) kept[count++] = warden.inherited[i];
   for (unsigned i = 1; i < count; ++i)

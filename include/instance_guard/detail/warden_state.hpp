@@ -41,6 +41,12 @@ struct warden_unsent {
   wire::ended what = {};
 };
 
+/// A child that has ended, and of which nobody knows who waits for it.
+struct warden_unclaimed {
+  pid_t pid = 0;
+  wire::ended what = {};
+};
+
 /// Somebody in the owner who waits for an answer.
 struct warden_waiter {
   int channel = -1;
@@ -99,6 +105,7 @@ struct warden_state {
   // Set by the owner, before the warden exists.
   int channel = -1;
   int owner_process = -1;            ///< pidfd of the owner, or -1
+  int adoptions = -1;                ///< what children say that the owner has started, or -1
   int lifeline = -1;                 ///< to the warden that started this one, or -1
   int hello = -1;                    ///< where a nested one says hello; else on the channel
   pid_t owner = 0;
@@ -139,6 +146,7 @@ struct warden_state {
   raw_array<warden_child> children;
   raw_array<warden_nested> nested;
   raw_array<warden_unsent> unsent;
+  raw_array<warden_unclaimed> unclaimed;  ///< until take_adoptions
   raw_array<warden_waiter> waiters;
   start_word* board = nullptr;       ///< where the owner reads that children are past their exec, or null
   bool word_taken[board_words] = {}; ///< by a slot

@@ -22,7 +22,7 @@
 namespace instance_guard::detail::wire {
 
 enum class kind : uint32_t {
-  spawn = 1, signal, terminate, wait_idle, nested, keep_lock, replace_lock, drop_lock, mark, hand_over, ping,
+  spawn = 1, adopt, signal, terminate, wait_idle, nested, keep_lock, replace_lock, drop_lock, mark, hand_over, ping,
   goodbye,    ///< owner -> warden: end everything, then say `empty`
   closed,     ///< owner -> warden: my copies of the locks are closed, unlink the files
   hello,      ///< warden -> owner, once
@@ -69,6 +69,15 @@ struct spawn_request {
   platform::sys::signal_bits mask = 0;   ///< blocked signals of the caller
   uint64_t text_size = 0;
 };
+
+/// From a child that the owner has started as the warden's, see direct_start.hpp: it is the sender.
+struct adopt_request {
+  header head = {kind::adopt, 0};
+  uint64_t token = 0;   ///< with own_token
+};
+
+/// Tokens that the owner gives out have this bit, those of the warden do not.
+inline constexpr uint64_t own_token = uint64_t{1} << 63;
 
 struct signal_request {
   header head = {kind::signal, 0};

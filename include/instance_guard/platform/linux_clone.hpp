@@ -29,12 +29,17 @@ inline constexpr bool children_may_share_memory = calls_touch_no_memory && !thre
 
 /// What clone3(2) is asked for.
 struct clone_request {
-  uint64_t flags = 0;         ///< CLONE_VM, CLONE_CHILD_SETTID, ...
+  uint64_t flags = 0;         ///< CLONE_VM, CLONE_CHILD_SETTID, ...; see sibling_flags
   int exit_signal = 0;        ///< 0: the parent is not told, and waits with __WALL
   int* tid = nullptr;         ///< for CLONE_CHILD_SETTID and CLONE_CHILD_CLEARTID
   void* stack = nullptr;      ///< lowest byte of the child's stack
   size_t stack_size = 0;      ///< a multiple of 16
 };
+
+/// For a child in the caller's memory whose parent is the caller's own, and that has none of its signal
+/// handlers: clone3(2). The calling thread sleeps until the child's exec. -EINVAL before Linux 5.5.
+inline constexpr uint64_t sibling_flags =
+    CLONE_VM | CLONE_VFORK | CLONE_PARENT | CLONE_CHILD_CLEARTID | 0x100000000;  // CLONE_CLEAR_SIGHAND
 
 /// Starts a child that runs `entry(argument)` on its own stack; `entry` must not return.
 /// The child's pid, or a negated errno; -ENOSYS before Linux 5.3, under valgrind, and under

@@ -40,6 +40,12 @@ INSTANCE_GUARD_NO_SANITIZE inline int forbid_new_privileges() noexcept {
   return sys::prctl(PR_SET_NO_NEW_PRIVS, 1);
 }
 
+/// Marks every descriptor of the caller from `first` on as closed by an exec. 0, or a negated errno:
+/// -ENOSYS before Linux 5.9, -EINVAL before 5.11.
+INSTANCE_GUARD_NO_SANITIZE inline int close_all_on_exec(unsigned first) noexcept {
+  return static_cast<int>(system_call(SYS_close_range, first, ~0U, 4));  // CLOSE_RANGE_CLOEXEC
+}
+
 /// Sets one signal to its default, or to ignored.
 INSTANCE_GUARD_NO_SANITIZE inline int set_disposition(int number, bool ignored) noexcept {
 #if defined(__x86_64__) || defined(__aarch64__)

@@ -10,6 +10,8 @@ namespace instance_guard::platform {
 
 inline constexpr bool children_may_share_memory = false;
 
+inline constexpr uint64_t sibling_flags = 0;
+
 struct clone_request {
   uint64_t flags = 0;
   int exit_signal = 0;

@@ -145,6 +145,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int own_children(pid_t*, int) noexcept { retur
 /// A directory has to be readable to be opened.
 inline constexpr int directory_only_flags = O_RDONLY | O_DIRECTORY;
 
+INSTANCE_GUARD_NO_SANITIZE inline int close_all_on_exec(unsigned) noexcept { return -ENOSYS; }
 INSTANCE_GUARD_NO_SANITIZE inline int page_file(const char*, size_t) noexcept { return -ENOSYS; }
 INSTANCE_GUARD_NO_SANITIZE inline int forbid_writers(int) noexcept { return -ENOSYS; }
 
