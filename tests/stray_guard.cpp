@@ -200,8 +200,9 @@ TEST_CASE("with threads the environment stays as it is, and children started thr
     auto guard = single_instance::acquire(name, quick());
     const bool untouched = std::getenv("INSTANCE_GUARD_MARK") == nullptr;
     const auto child = guard.spawn(s.words({"sleep"}), {.environment = {s.mark()}});
-    const std::string environment = detail::contents("/proc/" + std::to_string(child.id().pid) + "/environ");
-    const bool marked = environment.find("INSTANCE_GUARD_MARK=") != environment.npos;
+    // The child is past its exec, but the kernel may still be busy with the new program's memory.
+    const std::string file = "/proc/" + std::to_string(child.id().pid) + "/environ";
+    const bool marked = wait_until([&] { return detail::contents(file).find("INSTANCE_GUARD_MARK=") != std::string::npos; });
     const pid_t copy = start_copy();
     guard.release();
     const bool copy_ended = !alive(copy);

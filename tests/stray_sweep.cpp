@@ -1,6 +1,11 @@
 // Owner and warden killed at once: the next start finds what is left by the dead owner's record.
 #include "stray_stage.hpp"
 
+#include <sys/ptrace.h>
+
+#include <cstring>
+#include <thread>
+
 #include <instance_guard/detail/stray_sweep.hpp>
 
 #include "support/other_user.hpp"
@@ -281,6 +286,38 @@ TEST_CASE("a program that restarts itself by a script: the sweep spares itself a
   CHECK(verdict[2] == 1);
   ::close(verdict_read);
   CHECK(scene.empty());
+}
+
+TEST_CASE("a process whose threads have all ended, and are kept by a tracer, holds up nobody") {
+  const auto [known_read, known_write] = make_pipe();
+  const pid_t half_dead = ::fork();
+  if (half_dead == 0) {
+    // Traced by the test, which does not ask how the thread has ended.
+    std::thread([write = known_write] {
+      ::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
+      const pid_t self = ::gettid();
+      write_all(write, reinterpret_cast<const char*>(&self), sizeof self);
+      ::_exit(0);
+    }).join();
+  }
+  pid_t thread = 0;
+  REQUIRE(read_all(known_read, reinterpret_cast<char*>(&thread), sizeof thread));
+  instance_guard::platform::process_stat facts;
+  const bool staged = support::wait_until([&] {
+    return instance_guard::platform::read_process_stat(half_dead, facts) == 0 && facts.state == 'Z' && facts.threads == 2;
+  });
+  CHECK(staged);
+  static ig::stray_buffers buffers;
+  static ig::stray_report report;
+  ig::stray_target target;
+  CHECK(ig::describe_owner(target, ::getpid(), buffers.text, sizeof buffers.text) == 0);
+  std::memset(target.nonce, 'a', ig::nonce_digits);
+  target.acquired = 0;
+  // Others come and go meanwhile: one look of many is enough.
+  CHECK(support::wait_until([&] { return ig::strays_signal(target, 0, buffers, report) == 0 && report.conclusive; }));
+  CHECK(::waitpid(thread, nullptr, __WALL) == thread);
+  CHECK(::waitpid(half_dead, nullptr, 0) == half_dead);
+  ::close(known_read), ::close(known_write);
 }
 
 TEST_CASE("nothing is ended for a record that can't be of a dead owner here") {

@@ -82,6 +82,7 @@ struct director {
 
     kill_hard(bot.id());
     const long long killed = now();
+    const ig::exit_status ended = bot.wait();  // as a service manager does
     log.line("kill -9 " + pid + ", and the service manager starts the next one at once");
     auto next = start({"bot", here, name, wallet, "alone"});
     reader next_words(next.out().get());
@@ -97,7 +98,7 @@ struct director {
     log.check("old children and new bot overlap", "no", yes_no(last >= at));
     log.check("it knows that the last one was killed", "pid=" + pid,
               "pid=" + next_words.wait_for("recovered from pid=", 5s));
-    log.check("the old bot's exit status", "SIGKILL", bot.wait().signal() == SIGKILL ? "SIGKILL" : "other");
+    log.check("the old bot's exit status", "SIGKILL", ended.signal() == SIGKILL ? "SIGKILL" : "other");
 
     ig::process_handle::open(next.id()).signal(SIGTERM);
     log.check("a stop ends it by that signal", "SIGTERM", next.wait().signal() == SIGTERM ? "SIGTERM" : "other");

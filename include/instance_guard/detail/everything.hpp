@@ -141,6 +141,7 @@ inline void process_group::start_above(const group_options& options, std::error_
   slot_ = index;
   generation_ = mine.generation.load(std::memory_order_relaxed);
   options_ = options;
+  detail::publish_link(mine);
   mine.link[0].adoptions.store(adoptions[0].release(), std::memory_order_relaxed);
   mine.state.store(detail::group_slot::live, std::memory_order_release);
 }

@@ -93,6 +93,7 @@ inline void process_group::start(const group_options& options, const process_gro
     ec = detail::group_error(result);
     return;
   }
+  detail::publish_link(mine);
   slot_ = index;
   generation_ = mine.generation.load(std::memory_order_relaxed);
   options_ = options;

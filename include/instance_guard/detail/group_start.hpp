@@ -70,7 +70,7 @@ inline long fork_warden(const group_slot& slot, int channel, int owner_process) 
   return pid;
 }
 
-/// Waits for the hello of a warden, and adds it to the slot. Its pid, if that is known; whether it
+/// Waits for the hello of a warden, and adds it to the slot, for publish_link. Its pid, if that is known; whether it
 /// is a child of the caller. 0, or a negated errno.
 inline int add_link(group_slot& slot, file_descriptor channel, int hello_end, pid_t child, bool is_own_child) noexcept {
   const int index = slot.links.load(std::memory_order_relaxed);
@@ -94,11 +94,13 @@ inline int add_link(group_slot& slot, file_descriptor channel, int hello_end, pi
   link.board.store(view_board(reader.get()), std::memory_order_relaxed);
   link.channel.store(channel.release(), std::memory_order_relaxed);
   slot.mechanism.store(static_cast<int>(hello.token), std::memory_order_relaxed);
-  slot.links.store(index + 1, std::memory_order_release);
   return 0;
 }
 
-/// One more warden for the group, in the caller's present state. The slot's change mutex is held,
+/// From now on other threads ask the warden that was added last.
+inline void publish_link(group_slot& slot) noexcept { slot.links.fetch_add(1, std::memory_order_release); }
+
+/// One more warden for the group, in the caller's present state, for publish_link. The slot's change mutex is held,
 /// or nobody else knows the slot yet. 0, or a negated errno.
 inline int start_link(group_slot& slot) noexcept {
   if (slot.links.load(std::memory_order_relaxed) == max_links) return -EKEYREJECTED;
@@ -118,7 +120,7 @@ inline int start_link(group_slot& slot) noexcept {
   return add_link(slot, std::move(ends[0]), hello_end, static_cast<pid_t>(pid), true);
 }
 
-/// The same for a group within another: that one's warden starts it.
+/// The same for a group within another, for publish_link: that one's warden starts it.
 inline int start_nested(group_slot& slot, const warden_link& above) noexcept {
   file_descriptor ends[2], own;
   {
@@ -143,9 +145,17 @@ inline int start_nested(group_slot& slot, const warden_link& above) noexcept {
 inline int renew_link(group_slot& slot) noexcept {
   int result = start_link(slot);
   if (result < 0) return result;
-  const warden_link& link = slot.link[slot.links.load(std::memory_order_relaxed) - 1];
+  warden_link& link = slot.link[slot.links.load(std::memory_order_relaxed)];
   result = give_kept_locks(slot, link);
   if (result == 0 && slot.mark.target.nonce[0] != '\0') result = ask(link, slot.mark);
+  if (result == 0) {
+    publish_link(slot);
+    return 0;
+  }
+  // Its children would outlive the locks: it starts none, and ends when nobody is at its channel.
+  platform::sys::close(link.channel.exchange(-1, std::memory_order_relaxed));
+  bury(link, deadline::in_nanoseconds(1'000'000'000));
+  link.close();
   return result;
 }
 

@@ -186,8 +186,11 @@ class stray_look {
       if (facts.pid != view.pid || facts.start_time < target_.acquired || facts.state == 'X') return 0;
       if (facts.state == 'Z') {
         if (facts.threads <= 1) return 0;
-        result = platform::view_living_thread(view, memory_.text, sizeof memory_.text);
-        if (result != 0) return -EAGAIN;  // the thread ended: there may be another
+        // A tracer may keep threads that have ended for as long as it likes.
+        std::uint64_t met = 0, met_again = 0;
+        result = platform::view_living_thread(view, memory_.text, sizeof memory_.text, met);
+        if (result != 0) result = platform::view_living_thread(view, memory_.text, sizeof memory_.text, met_again);
+        if (result != 0) return met == met_again ? 0 : -EAGAIN;  // the thread ended: there may be another
       }
       uid_t user = 0;
       result = platform::view_user(view, user);

@@ -22,7 +22,7 @@
 namespace instance_guard::detail::wire {
 
 enum class kind : uint32_t {
-  spawn = 1, adopt, signal, terminate, wait_idle, nested, keep_lock, replace_lock, drop_lock, mark, hand_over, ping,
+  spawn = 1, signal, terminate, wait_idle, nested, keep_lock, replace_lock, drop_lock, mark, hand_over, ping,
   goodbye,    ///< owner -> warden: end everything, then say `empty`
   closed,     ///< owner -> warden: my copies of the locks are closed, unlink the files
   hello,      ///< warden -> owner, once
@@ -30,7 +30,8 @@ enum class kind : uint32_t {
   answer,     ///< warden -> owner, on a request's own pair
   failed,     ///< child -> owner, on a spawn's own pair: why it did not execute its program
   ended,      ///< warden -> owner, on a spawn's own pair: the exit status
-  stopped     ///< likewise, where the child is in the owner's process group: by which signal
+  stopped,    ///< likewise, where the child is in the owner's process group: by which signal
+  adopt       ///< child -> warden, on a socket of its own: see direct_start.hpp
 };
 
 /// Begins every message.

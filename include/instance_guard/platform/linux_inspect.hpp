@@ -163,10 +163,13 @@ INSTANCE_GUARD_NO_SANITIZE inline int view_stat(const process_view& view, proces
 }
 
 /// A leader that has ended shows nothing, while its other threads live: reads one of those from
-/// now on. `buffer` holds directory entries meanwhile. -ESRCH: none is left.
-INSTANCE_GUARD_NO_SANITIZE inline int view_living_thread(process_view& view, char* buffer,
-                                                         size_t size) noexcept {
+/// now on. `buffer` holds directory entries meanwhile. -ESRCH: each that was met had ended; `met` is
+/// a sum of them all then. Two such answers with the same sum: none is left. (One that lived when the
+/// second look began was in the first, or would be new in the second, or has left one that is.)
+INSTANCE_GUARD_NO_SANITIZE inline int view_living_thread(process_view& view, char* buffer, size_t size,
+                                                         uint64_t& met) noexcept {
   view.thread = 0;
+  met = 0;
   const int directory = sys::openat(view.directory, "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (directory < 0) return directory;
   long got = 0;
@@ -178,6 +181,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int view_living_thread(process_view& view, cha
       const uint64_t thread = inspect::decimal(name, buffer + at + length);
       if (thread > 1 && thread <= INT32_MAX && static_cast<pid_t>(thread) != view.pid) {
         view.thread = static_cast<pid_t>(thread);
+        met = (met ^ thread) * 0x100000001b3;
         process_stat facts;
         if (view_stat(view, facts) != 0 || facts.state == 'Z' || facts.state == 'X') view.thread = 0;
       }

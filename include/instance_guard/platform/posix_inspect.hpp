@@ -32,7 +32,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int view_stat(const process_view&, process_sta
                                                 bool* = nullptr) noexcept {
   return -ENOSYS;
 }
-INSTANCE_GUARD_NO_SANITIZE inline int view_living_thread(process_view&, char*, size_t) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline int view_living_thread(process_view&, char*, size_t, uint64_t&) noexcept {
   return -ENOSYS;
 }
 INSTANCE_GUARD_NO_SANITIZE inline bool view_is_process(const process_view&) noexcept { return false; }
