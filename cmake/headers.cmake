@@ -51,6 +51,7 @@ set(instance_guard_headers
   include/instance_guard/detail/stray_scan.hpp
   include/instance_guard/detail/stray_sweep.hpp
   include/instance_guard/detail/stray_target.hpp
+  include/instance_guard/detail/table_read.hpp
   include/instance_guard/detail/warden_credentials.hpp
   include/instance_guard/detail/warden_kill.hpp
   include/instance_guard/detail/warden_locks.hpp
@@ -85,6 +86,8 @@ set(instance_guard_headers
   include/instance_guard/process_group.hpp
   include/instance_guard/process_group_types.hpp
   include/instance_guard/process_identity.hpp
+  include/instance_guard/process_table.hpp
+  include/instance_guard/process_table_types.hpp
   include/instance_guard/signal_cleanup.hpp
   include/instance_guard/single_instance.hpp
   include/instance_guard/version.hpp

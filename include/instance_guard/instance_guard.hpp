@@ -8,6 +8,8 @@
 #include "process_group.hpp"
 #include "process_group_types.hpp"
 #include "process_identity.hpp"
+#include "process_table.hpp"
+#include "process_table_types.hpp"
 #include "signal_cleanup.hpp"
 #include "single_instance.hpp"
 #include "version.hpp"
