@@ -3,6 +3,7 @@
 set(instance_guard_headers
   include/instance_guard/detail/age_text.hpp
   include/instance_guard/detail/child_start.hpp
+  include/instance_guard/detail/container_id.hpp
   include/instance_guard/detail/deadline.hpp
   include/instance_guard/detail/environment.hpp
   include/instance_guard/detail/everything.hpp
@@ -51,6 +52,7 @@ set(instance_guard_headers
   include/instance_guard/detail/stray_scan.hpp
   include/instance_guard/detail/stray_sweep.hpp
   include/instance_guard/detail/stray_target.hpp
+  include/instance_guard/detail/table_details.hpp
   include/instance_guard/detail/table_read.hpp
   include/instance_guard/detail/warden_credentials.hpp
   include/instance_guard/detail/warden_kill.hpp
@@ -83,6 +85,7 @@ set(instance_guard_headers
   include/instance_guard/platform/posix_proc.hpp
   include/instance_guard/platform/posix_process.hpp
   include/instance_guard/platform/posix_socket.hpp
+  include/instance_guard/platform/posix_table.hpp
   include/instance_guard/process_group.hpp
   include/instance_guard/process_group_types.hpp
   include/instance_guard/process_identity.hpp
@@ -106,6 +109,7 @@ set(instance_guard_headers_linux
   include/instance_guard/platform/linux_process.hpp
   include/instance_guard/platform/linux_socket.hpp
   include/instance_guard/platform/linux_syscall.hpp
+  include/instance_guard/platform/linux_table.hpp
 )
 set(instance_guard_headers_darwin
   include/instance_guard/platform/darwin.hpp

@@ -177,15 +177,15 @@ class process_table {
 
   /// Reads more of one process, now. It is the process of the row, or no_such_process: never the
   /// one that has its pid by now, not even in part. A part that can't be read is empty and has its
-  /// reason; that is no error of the call. Errors: no_such_process, not_enough_memory,
-  /// too_many_files_open.
+  /// reason; that is no error of the call. `what.proc` is that of the table. Errors:
+  /// no_such_process, permission_denied (hidepid=), not_enough_memory, too_many_files_open.
   process_details details(const process_info& row, const read_options& what,
                           std::error_code& ec) const noexcept {
     ec.clear();
     process_details result;
     detail::without_throwing(ec, [&] {
       if (!from_elsewhere_) {
-        result = detail::read_details(row.id, what, ec);
+        result = detail::read_details(row.id, what, proc_, ec);
         return;
       }
       const process_details* known = stored_details(row);
@@ -210,6 +210,7 @@ class process_table {
   void fill(const read_options& what, std::error_code& ec) {
     detail::table_content content = detail::read_table(what, ec);
     if (ec) return;
+    proc_ = what.proc;
     taken_at_ = content.taken_at;
     unreadable_ = content.unreadable;
     hides_others_ = content.hides_others;
@@ -270,6 +271,7 @@ class process_table {
   std::vector<process_details> details_ = {};  // of each row, or none
   row_index by_parent_ = {};
   row_index by_session_ = {};
+  std::string proc_ = {};
   std::chrono::system_clock::time_point taken_at_ = {};
   std::size_t unreadable_ = 0;
   bool hides_others_ = false;

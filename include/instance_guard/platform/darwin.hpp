@@ -19,3 +19,4 @@
 #include "posix_proc.hpp"     // IWYU pragma: export
 #include "posix_process.hpp"  // IWYU pragma: export
 #include "posix_socket.hpp"   // IWYU pragma: export
+#include "posix_table.hpp"    // IWYU pragma: export

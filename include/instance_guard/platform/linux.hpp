@@ -11,3 +11,4 @@
 #include "linux_process.hpp"  // IWYU pragma: export
 #include "linux_socket.hpp"   // IWYU pragma: export
 #include "linux_syscall.hpp"  // IWYU pragma: export
+#include "linux_table.hpp"    // IWYU pragma: export
