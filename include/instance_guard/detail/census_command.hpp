@@ -120,7 +120,7 @@ inline void resolve_script(census_process& of, const interpreted& found, bool sa
   const std::string& path = out.path.empty() ? absolute : out.path;
   out.generic = is_generic_script(path);
   out.key = "s:" + folded(path);
-  out.shown = short_path(path);
+  out.shown = short_path(starts_with(found.name, "/") ? found.name : path);
 }
 
 inline bool is_session_program(std::string_view name) noexcept {

@@ -28,8 +28,13 @@ inline std::vector<lock_status> census_locks(const census_options& options) {
   for (const lock_scope scope : {lock_scope::user, lock_scope::host}) {
     where.scope = scope;
     std::error_code ec;
-    for (lock_status& each : list_locks(where, ec))
-      if (each.holder && each.state != lock_state::abandoned) result.push_back(std::move(each));
+    for (lock_status& each : list_locks(where, ec)) {
+      bool known = false;  // one directory for both scopes
+      for (const lock_status& other : result)
+        known = known || (other.path == each.path && other.name == each.name);
+      if (each.holder && each.state != lock_state::abandoned && !known)
+        result.push_back(std::move(each));
+    }
   }
   return result;
 }
@@ -39,7 +44,8 @@ inline std::vector<lock_status> census_locks(const census_options& options) {
 inline bool is_reaper(const census_process& of) noexcept {
   const std::string_view name = of.info->name();
   if (of.pid() == 1)
-    return is_init_name(name) || interpreter_language(name) == language::shell || is_tool_name(name);
+    return is_init_name(name) || interpreter_language(name) == language::shell ||
+           is_tool_name(name);
   if (name == "systemd") {
     for (const std::string& each : of.details.arguments)
       if (each == "--user") return true;
@@ -129,7 +135,7 @@ inline bool set_starter(const census_view& view, const census_process& of, proce
   for (int depth = 0; depth < 256; ++depth) {
     if (is_adopted(view, *at)) return false;
     at = view.parent(*at);
-    if (at == nullptr || at->info->ended()) return false;
+    if (at == nullptr || at->ended) return false;
     const std::string_view name = at->info->name();
     const std::string executable = executable_name(*at);
     out.process = at->pid();
@@ -216,11 +222,12 @@ inline process_manager manager_of(const census_view& view, const std::vector<loc
   result.process = 0;
   if (set_scope(of, result)) return result;
   if (!mark.agent.empty()) result.session_alive = session_may_live(view, of, mark);
-  if (is_adopted(view, of)) return result;
-  if (of.info->terminal != 0) {
+  // Whoever leads the session of an open terminal is somebody's shell, or what was started as one.
+  if (of.info->terminal != 0 && (of.info->session == of.pid() || !is_adopted(view, of))) {
     result.kind = manager_kind::terminal;
     return result;
   }
+  if (is_adopted(view, of)) return result;
   if (const census_process* parent = view.parent(of); parent != nullptr && parent->pid() != 1) {
     result.kind = manager_kind::program;
     result.process = parent->pid();

@@ -98,7 +98,7 @@ inline void note_unseen(const census_view& view, const census_options& options, 
   const uid_t user = ::geteuid();
   std::size_t others = 0, denied = 0;
   for (const census_process& each : view.all) {
-    if (each.info->kernel_thread || each.info->ended()) continue;
+    if (each.info->kernel_thread || each.ended) continue;
     ++out.processes;
     if (!options.all_users && each.info->user != user) {
       ++others;

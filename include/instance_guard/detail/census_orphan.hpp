@@ -1,6 +1,7 @@
 // layer 4: orphans: alive, left by whoever started them, and nobody's.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <string>
 #include <utility>
@@ -96,53 +97,60 @@ inline std::string program_of_tree(const std::vector<const census_process*>& tre
                                             : tree[begin]->program.shown;
 }
 
-inline std::string why_left(const ghost& one, const census_view& view) {
-  std::size_t marked = 0, session = 0, group = 0, directory = 0, roots = 0;
-  std::string agent;
+/// The agents whose sessions they were started in: "claude", "claude, codex"; and how many
+/// sessions.
+struct ended_sessions {
+  std::size_t count = 0;
+  std::string agents = {};
+};
+
+inline ended_sessions ended_sessions_of(const ghost& one) {
+  ended_sessions result;
+  std::vector<std::pair<std::string, pid_t>> seen;
+  std::vector<std::string> agents;
   for (const census_entry& each : one.processes) {
-    bool below = false;
-    for (const evidence& fact : each.proof) {
-      below = below || fact.key == "below";
-      marked += fact.key == "mark";
-      session += fact.key == "session_leader";
-      group += fact.key == "group_leader";
-      directory += fact.key == "working_directory";
-      if (fact.key == "mark") agent = fact.value;
-    }
-    roots += !below;
+    const process_manager& from = each.managed_by;
+    if (from.session.empty()) continue;
+    std::pair<std::string, pid_t> key(from.session + " " + from.session_id,
+                                      from.session_id.empty() ? each.process.session : 0);
+    if (std::find(seen.begin(), seen.end(), key) == seen.end()) seen.push_back(std::move(key));
+    if (std::find(agents.begin(), agents.end(), from.session) != agents.end()) continue;
+    agents.push_back(from.session);
+    result.agents += (result.agents.empty() ? "" : ", ") + printable(from.session);
   }
-  const census_process* parent = nullptr;
-  for (const census_entry& each : one.processes)
-    if (parent == nullptr) parent = view.find(each.process.parent);
-  std::string why = "parent is " +
-                    (parent != nullptr ? printable(parent->info->name()) : std::string("gone")) +
-                    ", no service is " + (roots == 1 ? "its" : "theirs") + "; ";
-  if (marked == roots)
-    return why + (agent == "session" ? "started in a session that has ended"
-                                     : "carries the mark of " + printable(agent) +
-                                           ", and no living agent is above it");
-  if (session > 0)
-    why += "the leader of its session is gone";
-  else if (group > 0)
-    why += "the leader of its job is gone";
-  else if (directory > 0)
-    why += "its directory is deleted";
-  if (directory > 0 && (session > 0 || group > 0)) why += ", its directory is deleted";
-  if (marked > 0) why += "; " + std::to_string(marked) + " carry the mark of " + printable(agent);
-  return why;
+  result.count = seen.size();
+  return result;
 }
 
-inline std::size_t ended_sessions(const ghost& one) {
-  std::vector<std::pair<std::string, pid_t>> seen;
-  for (const census_entry& each : one.processes) {
-    if (each.managed_by.session.empty()) continue;
-    std::pair<std::string, pid_t> key(
-        each.managed_by.session_id, each.managed_by.session_id.empty() ? each.process.session : 0);
-    bool known = false;
-    for (const auto& other : seen) known = known || other == key;
-    if (!known) seen.push_back(std::move(key));
-  }
-  return seen.size();
+/// What is true of those that were left themselves, in words.
+inline std::string why_left(const ghost& one, const ended_sessions& from, const census_view& view) {
+  const auto count = [&](std::string_view key) {
+    std::size_t result = 0;
+    for (const census_entry& each : one.processes)
+      for (const evidence& fact : each.proof) result += fact.key == key;
+    return result;
+  };
+  const std::size_t roots = one.processes.size() - count("below");
+  const std::size_t marked = count("mark");
+  std::string why = "its parent has left it";
+  for (const census_entry& each : one.processes)
+    if (const census_process* parent = view.find(each.process.parent);
+        parent != nullptr && parent->pid() == each.process.parent) {
+      why = "parent is " + printable(parent->info->name());
+      break;
+    }
+  why += std::string(", no service is ") + (roots == 1 ? "its" : "theirs");
+  if (marked == roots && from.agents == "session")
+    return why + "; started in a session that has ended";
+  if (marked == roots)
+    return why + "; carries the mark of " + from.agents + ", and no living agent is above it";
+  if (count("session_leader") > 0)
+    why += "; the leader of its session is gone";
+  else if (count("group_leader") > 0)
+    why += "; the leader of its job is gone";
+  if (count("working_directory") > 0) why += "; its directory is deleted";
+  if (marked > 0) why += "; " + std::to_string(marked) + " with the mark of " + from.agents;
+  return why;
 }
 
 /// One ghost for each user and program.
@@ -179,21 +187,20 @@ inline void report_orphans(census_view& view, const std::vector<left_process>& l
   }
   for (std::size_t at = first; at < out.ghosts.size(); ++at) {
     ghost& one = out.ghosts[at];
-    one.why = why_left(one, view);
+    const ended_sessions from = ended_sessions_of(one);
+    one.why = why_left(one, from, view);
     const std::size_t count = one.processes.size();
     one.headline = count == 1 ? one.program : std::to_string(count) + " x " + one.program;
     one.headline += ", " + memory_text(one.resident_bytes());
-    const std::string& agent = one.processes.front().managed_by.session;
-    const std::size_t sessions = ended_sessions(one);
-    if (sessions > 0)
-      one.headline +=
-          ", " + (agent == "session" ? counted(sessions, "ended session")
-                                     : counted(sessions, "ended " + printable(agent) + " session"));
+    if (from.count > 0) {
+      one.headline += ", " + counted(from.count, "ended session");
+      if (from.agents != "session") one.headline += " of " + from.agents;
+    }
     if (count == 1)
       one.remedy = reap_command({one.processes.front().process.id.pid});
     else
       one.remedy = "instance-guard reap --orphans --dry-run";
-    if (sessions > 0) one.proof.push_back({"ended_sessions", std::to_string(sessions)});
+    if (from.count > 0) one.proof.push_back({"ended_sessions", std::to_string(from.count)});
   }
 }
 

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstddef>
 #include <optional>
 #include <string>
@@ -48,6 +49,7 @@ struct census_program {
 struct census_process {
   const process_info* info = nullptr;
   process_details details = {};
+  bool ended = false;      ///< all of it: also its threads
   bool visible = false;    ///< details were read, and it is one of those that were asked for
   bool ancestor = false;   ///< the caller, or above it
   bool same_root = false;  ///< absolute paths mean the same to it as to the caller
@@ -61,7 +63,7 @@ struct census_process {
   bool extra = false;     ///< of a duplicate, to be ended
 
   pid_t pid() const noexcept { return info->id.pid; }
-  bool alive() const noexcept { return !info->ended() && !info->kernel_thread; }
+  bool alive() const noexcept { return !ended && !info->kernel_thread; }
 };
 
 /// All of them, ascending by pid.
@@ -90,7 +92,7 @@ struct census_view {
   /// True if a living process has this pid.
   bool lives(pid_t pid) const noexcept {
     const census_process* found = find(pid);
-    return found != nullptr && !found->info->ended();
+    return found != nullptr && !found->ended;
   }
   std::chrono::seconds age(const census_process& of) const noexcept {
     return std::chrono::duration_cast<std::chrono::seconds>(table->age(*of.info));
@@ -115,6 +117,18 @@ inline std::optional<bool> ignores_hangup(const process_identity& who) {
   return ((last >= 'a' ? last - 'a' + 10 : last - '0') & 1) != 0;
 }
 
+/// True if a process whose main thread has ended has no other that lives: threads that somebody
+/// traced stay as well, until they are asked for (ps shows "Zl" for both).
+inline bool has_ended(const process_info& info) noexcept {
+  if (info.state != process_state::zombie || info.threads <= 1) return info.ended();
+  platform::process_view process;
+  if (platform::open_process(info.id.pid, process) != 0) return false;
+  char buffer[4096];
+  const int living = platform::view_living_thread(process, buffer, sizeof buffer);
+  platform::close_process(process);
+  return living == -ESRCH;
+}
+
 /// What the rules need of each process.
 inline read_options census_details() {
   read_options what = read_options::everything();
@@ -133,6 +147,7 @@ inline census_view make_census_view(const process_table& table, const census_opt
   for (const process_info& each : table) {
     census_process one;
     one.info = &each;
+    one.ended = has_ended(each);
     if (!each.kernel_thread && (options.all_users || each.user == user)) {
       std::error_code ec;
       one.details = table.details(each, what, ec);

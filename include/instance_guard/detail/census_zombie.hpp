@@ -26,11 +26,11 @@ inline void find_zombies(const census_view& view, const process_table* earlier,
   const uid_t user = ::geteuid();
   std::vector<std::pair<pid_t, std::size_t>> of_parent;  // index into out.ghosts
   for (const census_process& each : view.all) {
-    if (!each.info->ended() || each.info->state != process_state::zombie) continue;
+    if (!each.ended || each.info->state != process_state::zombie) continue;
     if (!options.all_users && each.info->user != user) continue;
     const census_process* parent = view.find(each.info->parent);
     const process_info* before = earlier != nullptr ? earlier->find(each.info->id) : nullptr;
-    if (before == nullptr || !before->ended()) {
+    if (before == nullptr || before->state != process_state::zombie) {
       note seen_once;
       seen_once.kind = note_kind::unconfirmed_zombie;
       seen_once.text = named(*each.info) + " has ended and is not reaped yet; seen once";
