@@ -2,6 +2,24 @@
 
 set(instance_guard_headers
   include/instance_guard/detail/age_text.hpp
+  include/instance_guard/detail/census_arguments.hpp
+  include/instance_guard/detail/census_code.hpp
+  include/instance_guard/detail/census_command.hpp
+  include/instance_guard/detail/census_duplicate.hpp
+  include/instance_guard/detail/census_git.hpp
+  include/instance_guard/detail/census_manager.hpp
+  include/instance_guard/detail/census_notes.hpp
+  include/instance_guard/detail/census_orphan.hpp
+  include/instance_guard/detail/census_path.hpp
+  include/instance_guard/detail/census_pattern.hpp
+  include/instance_guard/detail/census_services.hpp
+  include/instance_guard/detail/census_session.hpp
+  include/instance_guard/detail/census_stale.hpp
+  include/instance_guard/detail/census_take.hpp
+  include/instance_guard/detail/census_text.hpp
+  include/instance_guard/detail/census_view.hpp
+  include/instance_guard/detail/census_words.hpp
+  include/instance_guard/detail/census_zombie.hpp
   include/instance_guard/detail/child_start.hpp
   include/instance_guard/detail/container_id.hpp
   include/instance_guard/detail/deadline.hpp
@@ -70,6 +88,8 @@ set(instance_guard_headers
   include/instance_guard/detail/without_throwing.hpp
   include/instance_guard/error.hpp
   include/instance_guard/file_descriptor.hpp
+  include/instance_guard/ghost_census.hpp
+  include/instance_guard/ghost_census_types.hpp
   include/instance_guard/instance_guard.hpp
   include/instance_guard/pid_lockfile.hpp
   include/instance_guard/pid_lockfile_types.hpp
