@@ -131,8 +131,9 @@ class process_table {
 
   /// The row of a pid, or null.
   const process_info* find(pid_t pid) const noexcept {
-    const process_info* at = std::lower_bound(
-        begin(), end(), pid, [](const process_info& row, pid_t value) { return row.id.pid < value; });
+    const process_info* at =
+        std::lower_bound(begin(), end(), pid,
+                         [](const process_info& row, pid_t value) { return row.id.pid < value; });
     return at != end() && at->id.pid == pid ? at : nullptr;
   }
 
@@ -157,7 +158,8 @@ class process_table {
 
   /// Age of a process when the table was taken; never negative.
   std::chrono::milliseconds age(const process_info& row) const noexcept {
-    const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(taken_at_ - row.started_at);
+    const auto age =
+        std::chrono::duration_cast<std::chrono::milliseconds>(taken_at_ - row.started_at);
     return age.count() > 0 ? age : std::chrono::milliseconds(0);
   }
 
@@ -189,8 +191,10 @@ class process_table {
         return;
       }
       const process_details* known = stored_details(row);
-      if (known != nullptr) result = *known;
-      else ec = std::make_error_code(std::errc::no_such_process);
+      if (known != nullptr)
+        result = *known;
+      else
+        ec = std::make_error_code(std::errc::no_such_process);
     });
     return result;
   }

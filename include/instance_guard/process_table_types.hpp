@@ -22,25 +22,25 @@ enum class process_state : char {
   waiting = 'D',  ///< can't be interrupted, also not by SIGKILL; a parent in vfork(2), too
   stopped = 'T',
   traced = 't',
-  zombie = 'Z',   ///< has ended if it has one thread; else its other threads still run
+  zombie = 'Z',  ///< has ended if it has one thread; else its other threads still run
   dead = 'X',
-  idle = 'I',     ///< a thread of the kernel
+  idle = 'I',  ///< a thread of the kernel
   unknown = '?'
 };
 
 /// One process, as it was when the table was read. A plain value without allocations.
 struct process_info {
   process_identity id = {};
-  pid_t parent = 0;                    ///< 0: none, or outside of this pid namespace
-  pid_t session = 0;                   ///< pid of the one that made the session; it may be gone
+  pid_t parent = 0;   ///< 0: none, or outside of this pid namespace
+  pid_t session = 0;  ///< pid of the one that made the session; it may be gone
   pid_t group = 0;
   process_state state = process_state::unknown;
   bool kernel_thread = false;
   std::uint32_t threads = 0;
-  uid_t user = static_cast<uid_t>(-1); ///< effective user
-  std::uint64_t terminal = 0;          ///< device number of its controlling terminal, 0: none
-  std::uint64_t resident_bytes = 0;    ///< physical memory, what it shares with others included
-  std::chrono::milliseconds cpu_time{0};                 ///< of all its threads, user and system
+  uid_t user = static_cast<uid_t>(-1);    ///< effective user
+  std::uint64_t terminal = 0;             ///< device number of its controlling terminal, 0: none
+  std::uint64_t resident_bytes = 0;       ///< physical memory, what it shares with others included
+  std::chrono::milliseconds cpu_time{0};  ///< of all its threads, user and system
   std::chrono::system_clock::time_point started_at = {};  ///< right also after a suspend
   char name_bytes[16] = {};
 
@@ -109,26 +109,43 @@ struct process_details {
 /// Environment variables that tell who started a process: agents, CI runners, sessions, guards.
 /// One that ends in '_' stands for all that begin so. No other variable is ever kept: the rest of
 /// an environment holds secrets.
-inline constexpr std::string_view session_markers[] = {
-    "CLAUDECODE",        "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SESSION_ID", "CODEX_SANDBOX",
-    "CODEX_THREAD_ID",   "CODEX_SANDBOX_",         "CODEX_CI",               "CODEX_SESSION_ID",
-    "CURSOR_AGENT",      "CURSOR_TRACE_ID",        "GEMINI_CLI",             "GITHUB_ACTIONS",
-    "GITHUB_RUN_ID",     "RUNNER_TRACKING_ID",     "JENKINS_NODE_COOKIE",    "BUILD_TAG",
-    "TMUX",              "TMUX_PANE",              "STY",                    "SSH_CONNECTION",
-    "SSH_TTY",           "INVOCATION_ID",          "INSTANCE_GUARD_SESSION", "INSTANCE_GUARD_KEEP",
-    "INSTANCE_GUARD_MARK"};
+inline constexpr std::string_view session_markers[] = {"CLAUDECODE",
+                                                       "CLAUDE_CODE_ENTRYPOINT",
+                                                       "CLAUDE_CODE_SESSION_ID",
+                                                       "CODEX_SANDBOX",
+                                                       "CODEX_THREAD_ID",
+                                                       "CODEX_SANDBOX_",
+                                                       "CODEX_CI",
+                                                       "CODEX_SESSION_ID",
+                                                       "CURSOR_AGENT",
+                                                       "CURSOR_TRACE_ID",
+                                                       "GEMINI_CLI",
+                                                       "GITHUB_ACTIONS",
+                                                       "GITHUB_RUN_ID",
+                                                       "RUNNER_TRACKING_ID",
+                                                       "JENKINS_NODE_COOKIE",
+                                                       "BUILD_TAG",
+                                                       "TMUX",
+                                                       "TMUX_PANE",
+                                                       "STY",
+                                                       "SSH_CONNECTION",
+                                                       "SSH_TTY",
+                                                       "INVOCATION_ID",
+                                                       "INSTANCE_GUARD_SESSION",
+                                                       "INSTANCE_GUARD_KEEP",
+                                                       "INSTANCE_GUARD_MARK"};
 
 /// What to read beyond process_info.
 struct read_options {
   bool arguments = false;
   bool executable = false;
   bool working_directory = false;
-  bool cgroup = false;   ///< and container, and pid namespace
+  bool cgroup = false;  ///< and container, and pid namespace
   bool markers = false;
-  std::vector<std::string> variables = {};        ///< more names, if `markers`
-  std::size_t max_arguments = 256 * 1024;         ///< bytes a process; the kernel allows 6 MiB
-  std::optional<uid_t> details_of = {};           ///< details of this user's processes only
-  std::string proc = {};                          ///< where it is mounted; empty: /proc
+  std::vector<std::string> variables = {};  ///< more names, if `markers`
+  std::size_t max_arguments = 256 * 1024;   ///< bytes a process; the kernel allows 6 MiB
+  std::optional<uid_t> details_of = {};     ///< details of this user's processes only
+  std::string proc = {};                    ///< where it is mounted; empty: /proc
 
   /// Everything there is.
   static read_options everything() {

@@ -37,7 +37,8 @@ inline std::error_code details_fault(long negated_errno) noexcept {
   if (negated_errno >= 0) return {};
   const int number = static_cast<int>(-negated_errno);
   // What has been denied to us is told in one way.
-  if (number == EPERM || number == EACCES) return std::make_error_code(std::errc::permission_denied);
+  if (number == EPERM || number == EACCES)
+    return std::make_error_code(std::errc::permission_denied);
   return {number == ENOENT ? ESRCH : number, std::system_category()};
 }
 
@@ -47,8 +48,8 @@ inline bool is_fault_of_call(long negated_errno) noexcept {
 }
 
 /// Appends a file, at most `limit` bytes of it. 1: there was more; 0; or a negated errno.
-inline int append_view_file(const platform::process_view& view, const char* leaf,
-                            std::size_t limit, std::string& out) {
+inline int append_view_file(const platform::process_view& view, const char* leaf, std::size_t limit,
+                            std::string& out) {
   const int opened = platform::open_view_file(view, leaf);
   if (opened < 0) return opened;
   const file_descriptor file(opened);
@@ -98,30 +99,29 @@ inline int look_at_process(found_process& out) noexcept {
   return result != 0 ? result : platform::view_stat(out.view, out.facts, &out.in_transition);
 }
 
-/// Whether its memory (arguments, environment) can be read now. That takes a lock of it, and hangs
-/// while one of its threads hangs with that lock in a read of a dead file system, say. Such a
-/// process is in state D; what is so for a moment only is waited for.
-inline std::error_code memory_can_be_read(found_process& process, table_patience& patience) noexcept {
-  for (;;) {
-    if (process.facts.state != 'D' && !process.in_transition) return {};
+/// Whether reading its memory (arguments, environment) could hang: that takes a lock of it, which
+/// one of its threads may hold while it waits for a dead file system, say. Such a process is in
+/// state D; what is so for a moment only is waited for.
+inline std::error_code memory_may_hang(found_process& process, table_patience& patience) noexcept {
+  while (process.facts.state == 'D') {
     if (!patience.wait()) return std::make_error_code(std::errc::resource_unavailable_try_again);
     const int result = look_at_process(process);
     if (result != 0) return details_fault(result);
   }
+  return {};
 }
 
-/// Nothing was there to be read: because it has ended meanwhile, or executes another program?
+/// Nothing was there to be read: because it has ended meanwhile, or executes another program? None:
+/// it has nothing.
 inline std::error_code why_without_memory(found_process& process) noexcept {
   process.view.thread = 0;
   if (look_at_process(process) != 0 || process.ended())
     return std::make_error_code(std::errc::no_such_process);
-  if (process.in_transition)
-    return std::make_error_code(std::errc::resource_unavailable_try_again);
+  if (process.in_transition) return std::make_error_code(std::errc::resource_unavailable_try_again);
   return {};
 }
 
-inline int read_file_link(const platform::process_view& view, const char* leaf,
-                          process_file& out) {
+inline int read_file_link(const platform::process_view& view, const char* leaf, process_file& out) {
   char path[4096];
   const long size = platform::read_view_link(view, leaf, path, sizeof path);
   if (size < 0) return static_cast<int>(size);
@@ -188,22 +188,27 @@ inline int read_markers(const platform::process_view& view, const read_options& 
 /// The parts that are in its memory. A negated errno if the call failed.
 inline int fill_from_memory(found_process& process, const read_options& what,
                             table_patience& patience, process_details& out) {
-  std::error_code fault = memory_can_be_read(process, patience);
-  std::string text;
-  int arguments = 0;
-  int markers = 0;
-  if (!fault && what.arguments)
-    arguments = append_view_file(process.view, "cmdline", what.max_arguments, text);
-  if (!fault && what.markers) markers = read_markers(process.view, what, out.markers);
-  if (is_fault_of_call(arguments)) return arguments;
-  if (is_fault_of_call(markers)) return markers;
-  if (!fault && ((what.arguments && arguments == 0 && text.empty()) || markers == 1))
-    fault = why_without_memory(process);
-  out.arguments = split_arguments(text);
-  out.arguments_cut = arguments == 1;
-  if (what.arguments) out.arguments_fault = arguments < 0 ? details_fault(arguments) : fault;
-  if (what.markers) out.markers_fault = markers < 0 ? details_fault(markers) : fault;
-  return 0;
+  constexpr int most_tries = 5;
+  for (int tries = 1;; ++tries) {
+    std::error_code fault = memory_may_hang(process, patience);
+    std::string text;
+    int arguments = 0;
+    int markers = 0;
+    out.markers.clear();
+    if (!fault && what.arguments)
+      arguments = append_view_file(process.view, "cmdline", what.max_arguments, text);
+    if (!fault && what.markers) markers = read_markers(process.view, what, out.markers);
+    if (is_fault_of_call(arguments)) return arguments;
+    if (is_fault_of_call(markers)) return markers;
+    const bool nothing = (what.arguments && arguments == 0 && text.empty()) || markers == 1;
+    if (!fault && nothing) fault = why_without_memory(process);
+    if (nothing && process.in_transition && tries < most_tries && patience.wait()) continue;
+    out.arguments = split_arguments(text);
+    out.arguments_cut = arguments == 1;
+    if (what.arguments) out.arguments_fault = arguments < 0 ? details_fault(arguments) : fault;
+    if (what.markers) out.markers_fault = markers < 0 ? details_fault(markers) : fault;
+    return 0;
+  }
 }
 
 /// All that `what` asks for; `process` is looked at again on the way. A negated errno if the call
@@ -217,11 +222,12 @@ inline int fill_details(found_process process, const read_options& what, table_p
   };
   // A leader that has ended shows nothing of its own while its other threads live.
   char buffer[1024];
-  const bool led_by_another = process.facts.state == 'Z' && process.facts.threads > 1 &&
-                              platform::view_living_thread(process.view, buffer, sizeof buffer) == 0;
+  const bool led_by_another =
+      process.facts.state == 'Z' && process.facts.threads > 1 &&
+      platform::view_living_thread(process.view, buffer, sizeof buffer) == 0;
   // A thread of the kernel, and what has ended, execute nothing and carry nothing.
-  const bool runs_a_program =
-      !process.facts.kernel_thread && (led_by_another || process.facts.state != 'Z') && !process.ended();
+  const bool runs_a_program = !process.facts.kernel_thread &&
+                              (led_by_another || process.facts.state != 'Z') && !process.ended();
   if (runs_a_program) {
     if (what.executable)
       out.executable_fault = fault_of(read_file_link(process.view, "exe", out.executable));
@@ -229,7 +235,8 @@ inline int fill_details(found_process process, const read_options& what, table_p
       out.working_directory_fault =
           fault_of(read_file_link(process.view, "cwd", out.working_directory));
     if (what.arguments || what.markers)
-      if (const int result = fill_from_memory(process, what, patience, out); result < 0) return result;
+      if (const int result = fill_from_memory(process, what, patience, out); result < 0)
+        return result;
   }
   if (what.cgroup) {
     out.cgroup_fault = fault_of(append_view_file(process.view, "cgroup", 16'384, out.cgroup));

@@ -89,8 +89,10 @@ inline std::vector<pid_t> listed_processes(int list, std::error_code& ec) {
   char buffer[32'768];
   const int result =
       platform::for_each_process_in(list, buffer, sizeof buffer, &context::add, &here);
-  if (here.fault) ec = here.fault;
-  else if (result < 0) ec = std::error_code(-result, std::system_category());
+  if (here.fault)
+    ec = here.fault;
+  else if (result < 0)
+    ec = std::error_code(-result, std::system_category());
   return std::move(here.pids);
 }
 
@@ -100,8 +102,7 @@ inline bool asks_for_details(const read_options& what) noexcept {
 
 /// One process with its details, all through one descriptor. 0, or a negated errno.
 inline int read_with_details(int list, pid_t pid, const read_options& what,
-                             table_patience& patience, found_process& found,
-                             process_details& out) {
+                             table_patience& patience, found_process& found, process_details& out) {
   const int opened = platform::open_listed_process(list, pid, found.view);
   if (opened < 0) return opened;
   const file_descriptor held(found.view.directory);
@@ -130,9 +131,9 @@ inline table_content read_table(const read_options& what, std::error_code& ec) {
   for (const pid_t pid : pids) {
     found_process found;
     process_details details;
-    const int result =
-        with_details ? read_with_details(list, pid, what, patience, found, details)
-                     : platform::read_listed_process(list, pid, found.facts, found.user);
+    const int result = with_details
+                           ? read_with_details(list, pid, what, patience, found, details)
+                           : platform::read_listed_process(list, pid, found.facts, found.user);
     if (is_fault_of_call(result)) {
       ec = std::error_code(-result, std::system_category());
       return content;
