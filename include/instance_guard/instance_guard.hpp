@@ -3,6 +3,8 @@
 
 #include "error.hpp"
 #include "file_descriptor.hpp"
+#include "ghost_census.hpp"
+#include "ghost_census_types.hpp"
 #include "pid_lockfile.hpp"
 #include "pid_lockfile_types.hpp"
 #include "process_group.hpp"

@@ -29,13 +29,6 @@ inline bool shares_root(pid_t pid) noexcept {
          theirs.st_dev == ours.st_dev && theirs.st_ino == ours.st_ino;
 }
 
-constexpr bool starts_with(std::string_view text, std::string_view begin) noexcept {
-  return text.substr(0, begin.size()) == begin;
-}
-constexpr bool ends_with(std::string_view text, std::string_view end) noexcept {
-  return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
-}
-
 /// A file that a package manager has put there.
 inline bool is_system_file(std::string_view path) noexcept {
   for (const std::string_view place :

@@ -155,16 +155,19 @@ inline std::vector<instance> find_instances(const census_view& view,
                                             const std::vector<left_process>& left,
                                             const std::vector<stale_code>& code) {
   std::vector<instance> result;
+  std::map<std::string_view, std::vector<std::size_t>> of_key;  // into result
   for (std::size_t i = 0; i < view.all.size(); ++i) {
     const census_process& of = view.all[i];
     if (!can_be_duplicate(of) || master_of(view, of) != nullptr) continue;
     const int rank = rank_of(of.manager);
     if (rank == 0 && !is_independent(view, of)) continue;
-    bool known = false;
-    for (const instance& each : result)
-      known = known || (same_program(view.all[each.index], of) &&
-                        is_one_pool(view, view.all[each.index], of));
+    std::vector<std::size_t>& like = of_key[of.program.key];
+    const bool known = std::any_of(like.begin(), like.end(), [&](std::size_t at) {
+      const census_process& other = view.all[result[at].index];
+      return same_program(other, of) && is_one_pool(view, other, of);
+    });
     if (known) continue;
+    like.push_back(result.size());
     result.push_back(
         {i, rank, left[i].is == left_process::verdict::orphan, static_cast<bool>(code[i]), {}});
   }
@@ -289,17 +292,21 @@ inline void find_duplicates(census_view& view, const std::vector<left_process>& 
   for (const instance& each : all)
     programs[where(each, view.all[each.index].program.key)].push_back(each);
   // A shell script that starts a program is seen again by what it starts.
-  for (int shells = 0; shells < 2; ++shells)
-    for (auto& [key, set] : programs)
-      if ((view.all[set.front().index].program.interpreter == language::shell) == (shells == 1)) {
-        bool above = false;
-        if (shells == 1)
-          for (const census_process& each : view.all)
-            for (const census_process* at = each.extra ? view.parent(each) : nullptr; at != nullptr;
-                 at = view.parent(*at))
-              for (const instance& one : set) above = above || at == &view.all[one.index];
-        if (!above) judge_set(view, set, options, out);
-      }
+  const auto is_shell = [&](const std::vector<instance>& set) {
+    return view.all[set.front().index].program.interpreter == language::shell;
+  };
+  for (auto& [key, set] : programs)
+    if (!is_shell(set)) judge_set(view, set, options, out);
+  std::vector<const census_process*> above;
+  for (const census_process& each : view.all)
+    for (const census_process* at = each.extra ? view.parent(each) : nullptr; at != nullptr;
+         at = view.parent(*at))
+      above.push_back(at);
+  for (auto& [key, set] : programs)
+    if (is_shell(set) && std::none_of(set.begin(), set.end(), [&](const instance& each) {
+          return std::find(above.begin(), above.end(), &view.all[each.index]) != above.end();
+        }))
+      judge_set(view, set, options, out);
   // Other checkouts of the same repository.
   std::map<place, std::vector<instance>> repositories;
   for (instance& each : all) {

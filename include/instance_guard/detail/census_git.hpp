@@ -59,7 +59,8 @@ inline git_checkout find_checkout(std::string_view path, uid_t user, const slow_
       result.directory = inside;
     } else {
       const std::string named = one_line_file(inside, "gitdir: ", user, result.foreign);
-      result.directory = follow_path(absolute_path(at, named), slow).path;
+      const followed_path there = follow_path(absolute_path(at, named), slow);
+      if (S_ISDIR(there.facts.st_mode)) result.directory = there.path;
     }
     if (result.directory.empty()) return result;
     const std::string common =

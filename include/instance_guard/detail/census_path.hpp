@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "../file_descriptor.hpp"
+#include "census_words.hpp"
 
 namespace instance_guard::detail {
 
@@ -154,6 +155,12 @@ inline followed_path follow_path(std::string_view path, const slow_places& slow)
     result.links.push_back(std::move(link));
   }
   return result;
+}
+
+/// True if `directory` is `above`, or below it.
+inline bool is_below(std::string_view directory, std::string_view above) noexcept {
+  return !above.empty() && starts_with(directory, above) &&
+         (directory.size() == above.size() || above == "/" || directory[above.size()] == '/');
 }
 
 /// Its last part cut off: "/a" of "/a/b"; "/" of "/a".

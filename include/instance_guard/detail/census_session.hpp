@@ -61,12 +61,6 @@ inline std::string agent_of(const census_process& of) {
   return {};
 }
 
-/// True if `directory` is `above`, or below it.
-inline bool is_below(std::string_view directory, std::string_view above) noexcept {
-  return !above.empty() && starts_with(directory, above) &&
-         (directory.size() == above.size() || above == "/" || directory[above.size()] == '/');
-}
-
 /// Whether the session that a process was started in may still live, somewhere else than above it:
 /// in doubt it does.
 inline bool session_may_live(const census_view& view, const census_process& of,

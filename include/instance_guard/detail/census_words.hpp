@@ -19,6 +19,13 @@ constexpr bool is_one_of(std::string_view name, const std::string_view (&list)[N
   return false;
 }
 
+constexpr bool starts_with(std::string_view text, std::string_view begin) noexcept {
+  return text.substr(0, begin.size()) == begin;
+}
+constexpr bool ends_with(std::string_view text, std::string_view end) noexcept {
+  return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
+}
+
 /// What is behind the last '/'.
 constexpr std::string_view base_name(std::string_view path) noexcept {
   const std::size_t slash = path.rfind('/');
