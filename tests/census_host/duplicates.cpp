@@ -253,6 +253,12 @@ void stage_mentions(stage& s) {
               {"-c", "while true; do pgrep -f famous/main.py; done"});
   in_terminal("decoy.debugger", "gdb", {"--args", "python3", famous.script});
   for (const char* which : {"first", "second"}) {
+    s.start_in_shell(std::string("decoy.open_twice_") + which, [&] {
+      s.start_job([&] {
+        s.become({.label = std::string("decoy.open_twice_") + which,
+                  .arguments = {s.program("home/knox/.local/bin/lazygit")}});
+      });
+    });
     in_terminal(std::string("decoy.repl_") + which, "python3.11", {});
     s.start_in_shell(std::string("decoy.tests_") + which, [&] {
       s.start_job([&] {
