@@ -132,7 +132,7 @@ inline std::string argument_difference(const census_process& of, const census_pr
                            const std::vector<std::string>& in) {
     for (const std::string& each : from)
       if (std::find(in.begin(), in.end(), each) == in.end() && text.size() < 60)
-        text += (text.empty() ? "" : " ") + std::string(1, sign) + printable(each).substr(0, 40);
+        text += (text.empty() ? "" : " ") + std::string(1, sign) + shortened(printable(each), 40);
   };
   missing('+', of.program.rest, than.program.rest);
   missing('-', than.program.rest, of.program.rest);
