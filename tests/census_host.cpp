@@ -17,6 +17,7 @@ struct verdict {
   std::set<std::string> expected;  // "orphan", ..., "keep"
   std::set<std::string> found;
   std::map<std::string, std::string> level;  // of each kind
+  std::set<std::string> notes;
 };
 
 struct census_of_host {
@@ -55,6 +56,8 @@ census_of_host take() {
       verdict& one = by_pid[field[2]];
       one.found.insert(field[4] == "keep" ? "keep" : field[1]);
       one.level[field[1]] = field[3];
+    } else if (field.size() == 3 && field[0] == "note") {
+      by_pid[field[2]].notes.insert(field[1]);
     } else if (field.size() == 3 && field[0] == "blind") {
       result.blind.insert(field[1]);
     }
@@ -98,6 +101,17 @@ void check(const std::string& label, const std::string& level = "") {
   CHECK((known || ::geteuid() != 0));
 }
 
+/// No ghosts, but what is said of them, and nothing else.
+void check_notes(const std::string& note, std::set<std::string> labels) {
+  if (!host().skipped.empty()) return;
+  for (const verdict& each : host().all) {
+    const bool noted = each.notes.contains(note);
+    if (noted || labels.contains(each.label))
+      CHECK_MESSAGE(noted == (labels.erase(each.label) > 0), each.label << ": " << note);
+  }
+  CHECK(labels.empty());
+}
+
 }  // namespace
 
 #define FOUND(label, ...) \
@@ -135,6 +149,7 @@ SPARED("what a job has told its runner to leave alone", "decoy.runner_opt_out")
 SPARED("what a job has told Jenkins to leave alone", "decoy.jenkins_opt_out")
 SPARED("a tmux server that an agent has started", "decoy.tmux")
 SPARED("a pane of a tmux server that an agent has started", "decoy.pane")
+SPARED("a program in a terminal that nobody has touched", "decoy.idle")
 SPARED("a nohup job", "decoy.nohup")
 SPARED("a daemon in a session of its own", "decoy.own_session")
 SPARED("a daemon in a session of its own, whose directory is deleted",
@@ -226,6 +241,21 @@ SPARED("one that reloads its files itself", "decoy.reloads_itself")
 SPARED("one that writes data beside its sources", "decoy.writes_beside_itself")
 SPARED("an editor with a newer file", "decoy.edited_by_editor")
 SPARED("a program that was never on disk", "decoy.in_memory")
+
+TEST_CASE("noted: what was left, and a living agent may use") {
+  check_notes("living_agent", {"decoy.agents_left_work"});
+}
+TEST_CASE("noted: a terminal that nobody has touched, by what it holds") {
+  check_notes("idle_session", {"decoy.idle"});
+}
+TEST_CASE("noted: what seems to be detached on purpose") {
+  if (!host().skipped.empty()) return;
+  std::set<std::string> missing = {"decoy.nohup", "decoy.own_session", "decoy.keep",
+                                   "decoy.gpg_agent", "decoy.editor_server"};
+  for (const verdict& each : host().all)
+    if (each.notes.contains("detached")) missing.erase(each.label);
+  CHECK(missing.empty());
+}
 
 TEST_CASE("precision and recall are 1.0 for each kind") {
   if (!host().skipped.empty()) {

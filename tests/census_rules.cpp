@@ -369,6 +369,30 @@ TEST_CASE("only the kinds that are asked for") {
   CHECK(paper_host().with(bot(1)).with(managed(2)).take(options).ghosts.empty());
 }
 
+TEST_CASE("what runs by hand for long is noted; what a service looks after is not") {
+  draft old = bot(1);
+  old.terminal = 34'817;
+  old.age = 25h;
+  draft service = managed(2, "other", {"other"});
+  service.age = 25h;
+  const census result = paper_host().with(old).with(service).take();
+  CHECK(result.ghosts.empty());
+  CHECK(notes(result, note_kind::long_running) == 1);
+  census_options later;
+  later.older_than = 26h;
+  CHECK(notes(paper_host().with(old).take(later), note_kind::long_running) == 0);
+}
+
+TEST_CASE("processes of others are counted, not looked at") {
+  draft other = bot(1);
+  other.user = ::geteuid() + 1;
+  const census result = paper_host().with(other).with(managed(2)).take();
+  CHECK(result.unseen == (::geteuid() == 0 ? 1 : 2));  // and process 1, of root
+  REQUIRE(result.blind_spots.size() == 1);
+  CHECK(result.blind_spots[0].what == "other_users");
+  CHECK(result.complete);
+}
+
 TEST_CASE("hostile names and arguments are harmless in all words that are printed") {
   const std::string evil = "\x1b[31m\n\xff)\x9b";
   paper_host host;

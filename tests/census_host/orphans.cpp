@@ -1,4 +1,6 @@
 // Processes that nobody looks after any more, and those that only look so.
+#include <ctime>
+
 #include "stage.hpp"
 
 namespace census_host {
@@ -156,7 +158,19 @@ void stage_left(stage& s) {
   s.later([&s] { fs::remove_all(s.path("home/knox/worktree")); });
 }
 
+/// A terminal that nobody has touched for two days, and what runs in it.
+void stage_idle(stage& s) {
+  s.start_in_terminal([&] {
+    s.start_job(
+        [&] { s.become({.label = "decoy.idle", .arguments = {s.program("opt/forgotten")}}); });
+    const timespec times[2] = {{::time(nullptr) - 2 * 86'400, 0}, {0, UTIME_OMIT}};
+    if (::utimensat(AT_FDCWD, s.terminal().c_str(), times, 0) != 0) stage::fail(s.terminal());
+    s.become_shell("decoy.idle");
+  });
+}
+
 void stage_spared(stage& s) {
+  stage_idle(s);
   s.start_twice_forked([&] {
     ::signal(SIGHUP, SIG_IGN);
     s.become({.label = "decoy.nohup", .arguments = {s.program("opt/nohup-job")}});

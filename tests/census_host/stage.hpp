@@ -154,10 +154,13 @@ class stage {
     start([&] {
       ::setsid();
       const int slave = ::open(name, O_RDWR);
+      terminal_ = name;
       if (slave < 0 || ::ioctl(slave, TIOCSCTTY, 0) != 0) fail("controlling terminal");
       part();
     });
   }
+  /// In there: its name.
+  const std::string& terminal() const { return terminal_; }
   /// An interactive shell in a terminal, and what it runs.
   void start_in_shell(const std::string& label, const std::function<void()>& jobs) {
     start_in_terminal([&] {
@@ -298,6 +301,7 @@ class stage {
   fs::path actor_;
   fs::path cgroup_;
   std::string locks_;
+  std::string terminal_;
   int reports_ = -1;
   std::vector<known_process> known_;
   std::vector<std::function<void()>> later_;
