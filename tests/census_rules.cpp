@@ -275,6 +275,26 @@ TEST_CASE("two units with the same arguments are a duplicate, with other argumen
   CHECK(paper_host().with(managed(1, "w@1")).with(managed(2, "w@2")).take().ghosts.empty());
 }
 
+TEST_CASE("workers count with their master, also in sessions of their own") {
+  // Nothing else ties them together below cron: no unit, no supervisor, no job.
+  const auto job = [](int number, int parent) {
+    draft result = bot(number, {"--live"});
+    result.parent = parent;
+    return result;
+  };
+  const draft cron{
+      .number = 1, .name = "cron", .arguments = {"cron"}, .executable = "/usr/sbin/cron"};
+  draft shell{.number = 3,
+              .parent = 2,
+              .name = "sh",
+              .arguments = {"sh", "-c", "x"},
+              .executable = "/usr/bin/dash"};
+  CHECK(paper_host().with(cron).with(job(2, 1)).with(job(3, 2)).take().ghosts.empty());
+  CHECK(paper_host().with(cron).with(job(2, 1)).with(shell).with(job(4, 3)).take().ghosts.empty());
+  // But two runs of one job that overlap are two.
+  CHECK(paper_host().with(cron).with(job(2, 1)).with(job(3, 1)).take().ghosts.size() == 1);
+}
+
 TEST_CASE("not of another user, another container, another directory of a runner") {
   draft other = bot(1);
   other.user = ::geteuid() + 1;

@@ -253,15 +253,25 @@ void stage_mentions(stage& s) {
               {"-c", "while true; do pgrep -f famous/main.py; done"});
   in_terminal("decoy.debugger", "gdb", {"--args", "python3", famous.script});
   for (const char* which : {"first", "second"}) {
-    in_terminal(std::string("decoy.repl_") + which, "python3.11", {});
-    s.start_in_shell(std::string("decoy.tests_") + which, [&] {
+    s.start_in_shell(std::string("decoy.open_twice_") + which, [&] {
       s.start_job([&] {
-        s.become({.label = std::string("decoy.tests_") + which,
-                  .arguments = {"python3", s.file("home/knox/venv/bin/pytest")},
-                  .executable = s.program("usr/bin/python3.11"),
-                  .directory = famous.directory});
+        s.become({.label = std::string("decoy.open_twice_") + which,
+                  .arguments = {s.program("home/knox/.local/bin/lazygit")}});
       });
     });
+    in_terminal(std::string("decoy.repl_") + which, "python3.11", {});
+    const auto tests = [&](const std::string& label, const std::string& truth) {
+      s.become({.label = label,
+                .truth = truth,
+                .arguments = {"python3", s.file("home/knox/venv/bin/pytest")},
+                .executable = s.program("usr/bin/python3.11"),
+                .directory = famous.directory});
+    };
+    s.start_in_shell(std::string("decoy.tests_") + which,
+                     [&] { s.start_job([&] { tests(std::string("decoy.tests_") + which, ""); }); });
+    // Left over, but each session runs its own tests.
+    s.start_twice_forked([&] { tests(std::string("orphan.tests_") + which, "orphan"); });
+    in_terminal(std::string("decoy.editor_of_same_") + which, "vim", {"notes.txt"});
     // Each editor has a language server of its own.
     s.start_in_shell(std::string("decoy.editor_") + which, [&] {
       s.start_job([&] {

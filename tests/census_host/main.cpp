@@ -4,6 +4,7 @@
 //   or
 //                                     keep", "note|KIND|PID"
 //   census_host ACTOR COMMAND…        writes the "known" lines to a file that CENSUS_TRUTH names
+//   census_host --audit               as such a command: takes the census
 //
 // Exit 77, with "skipped: why" on stderr, where such a host can't be made.
 #include <poll.h>
@@ -76,7 +77,19 @@ void become_separate() {
   if (::getuid() != 0) skip("user namespace");
 }
 
-void audit(const std::vector<census_host::known_process>& known, const std::string& locks) {
+/// Ages of those that were started last: they are too young to be judged.
+std::chrono::seconds age_of_fresh(const std::vector<census_host::known_process>& known) {
+  using namespace instance_guard;
+  std::chrono::seconds oldest{0};
+  const process_table now = process_table::read();
+  for (const auto& each : known)
+    if (const process_info* row = now.find(each.pid);
+        row != nullptr && each.label.starts_with("decoy.fresh"))
+      oldest = std::max(oldest, std::chrono::duration_cast<std::chrono::seconds>(now.age(*row)));
+  return oldest;
+}
+
+void audit(std::chrono::seconds min_age, const std::string& locks) {
   using namespace instance_guard;
   const process_table before = process_table::read();
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -84,13 +97,7 @@ void audit(const std::vector<census_host::known_process>& known, const std::stri
   census_options options;
   options.all_users = true;
   options.lock_directory = locks;
-  options.min_age = std::chrono::seconds(0);
-  for (const auto& each : known)
-    if (each.label.starts_with("decoy.fresh"))
-      if (const process_info* row = now.find(each.pid))
-        options.min_age = std::max(options.min_age,
-                                   std::chrono::duration_cast<std::chrono::seconds>(now.age(*row)) +
-                                       std::chrono::seconds(1));
+  options.min_age = min_age;
   const census result = take_census(now, &before, options);
   for (const ghost& each : result.ghosts) {
     for (const census_entry& one : each.processes)
@@ -150,13 +157,16 @@ int run(const std::string& root, const std::string& actor, const std::string& cg
   file.close();
   std::cout.flush();
   ::close(9);
+  const auto min_age = age_of_fresh(s.known()) + std::chrono::seconds(1);
   const pid_t auditor = ::fork();
   if (auditor == 0) {
     if (command != nullptr) {
+      ::setenv("CENSUS_MIN_AGE", std::to_string(min_age.count()).c_str(), 1);
+      ::setenv("CENSUS_LOCKS", s.locks().c_str(), 1);
       ::execvp(command[0], command);
       ::_exit(127);
     }
-    audit(s.known(), s.locks());
+    audit(min_age, s.locks());
     std::cout.flush();
     ::_exit(0);
   }
@@ -170,6 +180,13 @@ int run(const std::string& root, const std::string& actor, const std::string& cg
 
 int main(int count, char** words) {
   if (count < 2) return 64;
+  if (std::string_view(words[1]) == "--audit") {
+    const char* min_age = ::getenv("CENSUS_MIN_AGE");
+    const char* locks = ::getenv("CENSUS_LOCKS");
+    audit(std::chrono::seconds(std::strtol(min_age != nullptr ? min_age : "600", nullptr, 10)),
+          locks != nullptr ? locks : "");
+    return 0;
+  }
   const support::temporary_directory directory;
   const host_cgroup cgroup("census-" + directory.path().filename().string());
   become_separate();

@@ -25,6 +25,20 @@ actor pytest(stage& s, const std::string& label, const std::string& truth,
           .directory = directory};
 }
 
+void stage_open_pane(stage& s) {
+  s.start_in_shell("orphan.open_pane", [&] {
+    s.start_job([&] {
+      ::setenv("CLAUDECODE", "1", 1);
+      start_agent(s, "orphan.open_pane: its agent", s.path("home/knox/pane"), "kill", [&] {
+        s.start([&] {
+          s.start([&] { s.become(pytest(s, "orphan.below", "orphan", s.path("home/knox/pane"))); });
+          s.become(pytest(s, "orphan.open_pane", "orphan", s.path("home/knox/pane")));
+        });
+      });
+    });
+  });
+}
+
 void stage_marked(stage& s) {
   for (const auto& [agent, mark] :
        std::map<std::string, std::string>{{"claude", "CLAUDECODE=1"},
@@ -41,16 +55,12 @@ void stage_marked(stage& s) {
       s.become(what);
     });
   // Its agent was killed in a pane that is still open.
-  s.start_in_shell("orphan.open_pane", [&] {
-    s.start_job([&] {
-      ::setenv("CLAUDECODE", "1", 1);
-      start_agent(s, "orphan.open_pane: its agent", s.path("home/knox/pane"), "kill", [&] {
-        s.start([&] {
-          s.start([&] { s.become(pytest(s, "orphan.below", "orphan", s.path("home/knox/pane"))); });
-          s.become(pytest(s, "orphan.open_pane", "orphan", s.path("home/knox/pane")));
-        });
-      });
-    });
+  s.start_left([&] {
+    ::setsid();
+    stage_open_pane(s);
+    stage::become_reaper();
+    s.become(
+        {.label = "orphan.open_pane: tmux", .arguments = {s.program("usr/bin/tmux"), "new", "-d"}});
   });
 }
 
@@ -154,6 +164,20 @@ void stage_spared(stage& s) {
   s.start_left([&] {
     ::setsid();
     s.become({.label = "decoy.own_session", .arguments = {s.program("opt/daemon")}});
+  });
+  s.start_left([&] {
+    ::setsid();
+    const std::string directory = s.path("home/knox/cleared");
+    fs::create_directories(directory);
+    s.become({.label = "decoy.own_session_without_directory",
+              .arguments = {s.program("opt/daemon-too")},
+              .directory = directory});
+  });
+  s.later([&s] { fs::remove_all(s.path("home/knox/cleared")); });
+  s.start_twice_forked([&] {
+    s.become({.label = "decoy.editor_server",
+              .arguments = {"node", s.file("home/knox/.vscode-server/bin/77/out/server-main.js")},
+              .executable = s.program("usr/bin/node")});
   });
   s.start_twice_forked([&] {
     s.start([&] {

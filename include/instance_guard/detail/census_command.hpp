@@ -39,6 +39,16 @@ inline bool is_system_file(std::string_view path) noexcept {
   return false;
 }
 
+/// Installed for whoever wants to run it: by a package manager, or by a user for all his work.
+inline bool is_installed_file(std::string_view path) noexcept {
+  if (is_system_file(path)) return true;
+  for (const std::string_view part :
+       {"/.local/bin/", "/.cargo/bin/", "/go/bin/", "/.nvm/", "/.pyenv/versions/", "/.asdf/",
+        "/.local/share/", "/.bun/bin/", "/.deno/bin/"})
+    if (path.find(part) != std::string_view::npos) return true;
+  return starts_with(path, "/usr/local/bin/") || starts_with(path, "/usr/local/sbin/");
+}
+
 /// A script that runs whatever it is told to: of a package, or made by its installer.
 inline bool is_generic_script(std::string_view path) noexcept {
   for (const std::string_view part :
@@ -175,12 +185,20 @@ inline process_role role_of_name(std::string_view name) noexcept {
   return is_session_program(name) ? process_role::session : role_of_agent(name);
 }
 
+/// Outlives those who started it on purpose.
+inline bool is_meant_to_stay(const census_process& of) {
+  return is_user_daemon(executable_name(of)) || is_user_daemon(of.info->name()) ||
+         is_editor_server(of.details.executable.path) || is_editor_server(of.program.path);
+}
+
 /// Fills role and program.
 inline void resolve_program(census_process& of, const census_view& view) {
   const std::string name = executable_name(of);
   const auto& arguments = of.details.arguments;
   of.role =
       role_of_name(of.details.executable.path.empty() ? of.info->name() : std::string_view(name));
+  if (of.pid() == 1 || name == "systemd" || of.info->name() == "(sd-pam)")
+    of.role = process_role::session;
   if (!of.visible || !of.alive() || of.role == process_role::session) return;
   const bool same_root = of.same_root = shares_root(of.pid());
   census_program& out = of.program;
@@ -194,7 +212,7 @@ inline void resolve_program(census_process& of, const census_view& view) {
     if (!path.empty() && !starts_with(path, "/memfd:")) {
       out.path = path;
       out.key = "b:" + path;
-      out.generic = is_system_file(path);
+      out.generic = is_installed_file(path);
     }
     out.shown = printable(name);
     for (std::size_t i = 1; i < arguments.size(); ++i) out.rest.push_back(arguments[i]);

@@ -41,7 +41,7 @@ inline bool can_be_duplicate(const census_process& of) {
   if (!of.visible || !of.alive() || of.ancestor || of.ignored) return false;
   if (of.role != process_role::program || of.program.key.empty()) return false;
   return !is_session_tool(of.program.module ? of.program.given : of.program.path) &&
-         of.manager.kind != manager_kind::desktop && !is_user_daemon(executable_name(of));
+         of.manager.kind != manager_kind::desktop && !is_meant_to_stay(of);
 }
 
 inline bool same_program(const census_process& a, const census_process& b) {
@@ -184,7 +184,8 @@ inline severity judge_pair(const census_view& view, const instance& keep, const 
     return same && !is_one_template(a.manager, b.manager) ? severity::warning : severity::note;
   if (keep.rank == 1) return severity::note;
   if (keep.orphan && extra.orphan) return severity::note;
-  if (same) return severity::warning;
+  // Of a program that is installed for everybody each may have one open.
+  if (same && !a.program.generic) return severity::warning;
   return extra.orphan && is_same_job(a, b) ? severity::warning : severity::note;
 }
 

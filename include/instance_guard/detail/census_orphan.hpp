@@ -38,7 +38,7 @@ inline left_process judge_left(const census_view& view, const census_process& of
       result.session_leader_gone || result.group_leader_gone || result.directory_deleted;
   const session_mark mark = mark_of(of.details);
   const bool leads = info.session == of.pid();
-  if (mark.keep || is_user_daemon(executable_name(of)) || is_user_daemon(info.name())) {
+  if (mark.keep || is_meant_to_stay(of)) {
     result.is = verdict::detached;
     return result;
   }

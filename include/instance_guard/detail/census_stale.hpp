@@ -32,7 +32,7 @@ inline bool can_be_stale(const census_process& of) {
   if (!of.visible || !of.alive() || of.ancestor || of.ignored) return false;
   if (of.role != process_role::program && of.role != process_role::supervisor) return false;
   return !is_session_tool(of.program.module ? of.program.given : of.program.path) &&
-         of.manager.kind != manager_kind::desktop && !is_user_daemon(executable_name(of));
+         of.manager.kind != manager_kind::desktop && !is_meant_to_stay(of);
 }
 
 /// Where the source of a program is: beside its script, or, of an installed runner of sources, in

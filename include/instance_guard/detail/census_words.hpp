@@ -288,6 +288,15 @@ constexpr bool is_user_daemon(std::string_view name) noexcept {
   return is_one_of(name, names);
 }
 
+/// Where editors put the part of them that works on a distant host, and stays between two visits.
+constexpr bool is_editor_server(std::string_view path) noexcept {
+  for (const std::string_view part :
+       {"/.vscode-server/", "/.vscode-server-insiders/", "/.cursor-server/", "/.windsurf-server/",
+        "/.vscode-remote/", "/.cache/JetBrains/", "/.zed_server/"})
+    if (path.find(part) != std::string_view::npos) return true;
+  return false;
+}
+
 /// Reaps what others leave, by its name; process 1 does without one.
 constexpr bool is_init_name(std::string_view name) noexcept {
   constexpr std::string_view names[] = {"init",        "systemd",     "tini",    "dumb-init",
