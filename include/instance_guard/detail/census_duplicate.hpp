@@ -169,7 +169,7 @@ inline std::vector<instance> find_instances(const census_view& view,
     if (known) continue;
     like.push_back(result.size());
     result.push_back(
-        {i, rank, left[i].is == left_process::verdict::orphan, static_cast<bool>(code[i]), {}});
+        {i, rank, left[i].is == left_process::judgement::orphan, static_cast<bool>(code[i]), {}});
   }
   return result;
 }

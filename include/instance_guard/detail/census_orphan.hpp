@@ -15,7 +15,7 @@ namespace instance_guard::detail {
 
 /// What is known of a process that its parent has left.
 struct left_process {
-  enum class verdict { no, orphan, detached, may_be_used } is = verdict::no;
+  enum class judgement { no, orphan, detached, may_be_used } is = judgement::no;
   bool session_leader_gone = false;
   bool group_leader_gone = false;
   bool directory_deleted = false;
@@ -23,7 +23,7 @@ struct left_process {
 };
 
 inline left_process judge_left(const census_view& view, const census_process& of) {
-  using verdict = left_process::verdict;
+  using judgement = left_process::judgement;
   left_process result;
   const process_info& info = *of.info;
   if (!of.visible || !of.alive() || of.ancestor || of.role == process_role::session ||
@@ -39,23 +39,23 @@ inline left_process judge_left(const census_view& view, const census_process& of
   const session_mark mark = mark_of(of.details);
   const bool leads = info.session == of.pid();
   if (mark.keep || is_meant_to_stay(of)) {
-    result.is = verdict::detached;
+    result.is = judgement::detached;
     return result;
   }
   if (!mark.agent.empty()) {
     if (of.manager.session_alive) {
-      result.is = verdict::may_be_used;
+      result.is = judgement::may_be_used;
       return result;
     }
     result.marked = true;
-    result.is = verdict::orphan;
+    result.is = judgement::orphan;
     return result;
   }
   if (!evident) {
-    if (leads) result.is = verdict::detached;
+    if (leads) result.is = judgement::detached;
     return result;
   }
-  result.is = leads || of.ignores_hangup.value_or(true) ? verdict::detached : verdict::orphan;
+  result.is = leads || of.ignores_hangup.value_or(true) ? judgement::detached : judgement::orphan;
   return result;
 }
 
@@ -159,7 +159,7 @@ inline void report_orphans(census_view& view, const std::vector<left_process>& l
   const std::size_t first = out.ghosts.size();
   for (std::size_t i = 0; i < view.all.size(); ++i) {
     census_process& root = view.all[i];
-    if (left[i].is != left_process::verdict::orphan || root.reported || root.ignored) continue;
+    if (left[i].is != left_process::judgement::orphan || root.reported || root.ignored) continue;
     if (view.age(root) < options.min_age) continue;
     std::vector<const census_process*> tree;
     add_tree(view, root, options, tree);

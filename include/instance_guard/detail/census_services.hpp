@@ -33,7 +33,7 @@ inline std::vector<instance> service_instances(const census_view& view,
       counted_above = counted_above || is_meant(*at);
     if (!counted_above)
       result.push_back(
-          {i, rank_of(of.manager), left[i].is == left_process::verdict::orphan, false, {}});
+          {i, rank_of(of.manager), left[i].is == left_process::judgement::orphan, false, {}});
   }
   std::stable_sort(result.begin(), result.end(), [&](const instance& a, const instance& b) {
     const auto order = [&](const instance& each) {
