@@ -116,8 +116,10 @@ TEST_CASE("a zombie is one that stays; the second look is told on a terminal onl
     const tool_result got = audit(s, with({}), {.merge_err = true});
     if (!expect(got.says("zombie") && got.says(std::to_string(::getpid())), "told, with its parent", got)) return 1;
     if (!expect(!got.says("looking again") && !got.says("\r"), "no progress line in a file", got)) return 2;
-    terminal front({INSTANCE_GUARD_TOOL, "audit", "--zombie-wait", "300ms"}, {s.mark()});
-    if (!front.see("looking again in ") || !front.see("exit ")) return 3;
+    {
+      terminal front({INSTANCE_GUARD_TOOL, "audit", "--zombie-wait", "300ms"}, {s.mark()});
+      if (!front.see("looking again in ") || !front.see("exit ")) return 3;
+    }
     ::waitpid(zombie, nullptr, 0);
     const tool_result after = audit(s, with({}));
     return expect(after.code == 0, "reaped, it is none", after) ? 0 : 4;
@@ -140,8 +142,9 @@ TEST_CASE("a service that should run, and does not, is a warning") {
 
 TEST_CASE("processes that try to break the output: it stays text, and JSON stays JSON") {
   alone([](const scene& s) {
-    for (const std::string& text : {"say=\x1b[2J\x1b]0;x\x07", "say=\n\"},{", "say=\xff\xfe`@everyone",
-                                    std::string("say=" + std::string(100'000, 'w')).c_str()})
+    const std::vector<std::string> words_to_say = {
+        "say=\x1b[2J\x1b]0;x\x07", "say=\n\"},{", "say=\xff\xfe`@everyone", "say=" + std::string(100'000, 'w')};
+    for (const std::string& text : words_to_say)
       start_orphan(s, {text, "daemon", "sleep"});
     for (const std::vector<std::string>& words :
          std::vector<std::vector<std::string>>{{}, {"--verbose"}, {"--nagios"}, {"--discord"}}) {
@@ -195,21 +198,20 @@ TEST_CASE("Prometheus: written beside another output, or alone") {
 }
 
 TEST_CASE("the names' gauges are among them") {
-  alone([](const scene& s) {
-    program holder = s.start({INSTANCE_GUARD_TOOL, "run", "--name", "audit-gauge", "--", s.helper(), "sleep"});
-    holder.read_until("ready");
-    const std::string path = s / "locks.prom";
-    audit(s, with({"--prometheus", path}));
-    std::stringstream text;
-    text << std::ifstream(path).rdbuf();
-    holder.signal(SIGTERM);
-    holder.wait();
-    return text.str().find("instance_guard_lock_held{name=\"audit-gauge\",scope=\"user\"} 1\n") != std::string::npos &&
-                   text.str().find("instance_guard_lock_acquired_timestamp_seconds{name=\"audit-gauge\"") !=
-                       std::string::npos
-               ? 0
-               : 1;
-  });
+  const scene s;
+  const std::string name = "audit-gauge-" + std::to_string(::getpid());
+  program holder = s.start({INSTANCE_GUARD_TOOL, "run", "--name", name, "--", s.helper(), "sleep"});
+  REQUIRE(holder.read_until("ready"));
+  const std::string path = s / "locks.prom";
+  audit(s, {"--kind", "orphan", "--prometheus", path});
+  std::stringstream text;
+  text << std::ifstream(path).rdbuf();
+  holder.signal(SIGTERM);
+  holder.wait();
+  const std::string labels = "{name=\"" + name + "\",scope=\"user\"} ";
+  CHECK(text.str().find("instance_guard_lock_held" + labels + "1\n") != std::string::npos);
+  CHECK(text.str().find("instance_guard_lock_acquired_timestamp_seconds" + labels) != std::string::npos);
+  CHECK(text.str().find("instance_guard_lock_replaced_code" + labels + "0\n") != std::string::npos);
 }
 
 TEST_CASE("in a wide terminal it is one table, in a narrow one it is 80 columns") {

@@ -164,7 +164,8 @@ TEST_CASE("a server that is busy is asked again; one that refuses is not") {
 
 TEST_CASE("an address that would travel in the clear, or be a file, is refused") {
   if (!can_post()) return;
-  for (const std::string& address : {"http://192.0.2.1/" + secret, "file:///etc/passwd", std::string("not an address")}) {
+  const std::vector<std::string> addresses = {"http://192.0.2.1/" + secret, "file:///etc/passwd", "not an address"};
+  for (const std::string& address : addresses) {
     posting one({}, {"INSTANCE_GUARD_WEBHOOK=" + address});
     const std::string said = one.tool.read_all();
     CHECK(one.tool.wait()->code() == 125);
