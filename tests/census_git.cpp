@@ -9,8 +9,11 @@
 #include <fstream>
 #include <instance_guard/detail/census_git.hpp>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "support/other_user.hpp"
+#include "support/program.hpp"
 #include "support/temporary_directory.hpp"
 
 using namespace instance_guard::detail;
@@ -72,6 +75,19 @@ TEST_CASE("a checkout that did not move, or came back, is not called moved") {
             .moved()
             .how == reading::nothing);
   CHECK(repository("").moved().how == reading::nothing);
+}
+
+TEST_CASE("what changes no file is no update: a commit, the steps of a rebase") {
+  const repository one(line('0', 'a', start - 50) + line('a', 'b', start + 50, "commit: x") +
+                       line('b', 'c', start + 60, "commit (amend): x"));
+  CHECK(one.moved().how == reading::nothing);
+  const repository rebased(line('0', 'a', start - 50) +
+                           line('a', 'b', start + 50, "rebase (start): checkout x") +
+                           line('b', 'c', start + 51, "rebase (pick): y") +
+                           line('c', 'c', start + 52, "rebase (finish): returning") +
+                           line('c', 'd', start + 53, "rebase (finish): returning"));
+  CHECK(rebased.moved().updates == 1);
+  CHECK(rebased.moved().from == std::string(40, 'a'));
 }
 
 TEST_CASE("lines that are none are passed over") {
@@ -240,4 +256,120 @@ TEST_CASE("a path through forty links is followed, a loop is not") {
             .path == fs::canonical(directory / "file"));
   CHECK(follow_path("relative", slow).path.empty());
   CHECK(follow_path("/", slow).path == "/");
+}
+
+namespace {
+
+/// The text of an index with these paths, sorted.
+std::string index_of(int version, const std::vector<std::string>& paths,
+                     const std::string& extension = "") {
+  const auto number = [](std::size_t value) {
+    std::string text;
+    for (int shift = 24; shift >= 0; shift -= 8) text += static_cast<char>(value >> shift & 0xffU);
+    return text;
+  };
+  std::string text = "DIRC" + number(static_cast<std::size_t>(version)) + number(paths.size());
+  std::string before;
+  for (const std::string& each : paths) {
+    std::string entry(60, '\1');
+    entry += std::string("\0\4", 2);
+    if (version == 4) {
+      std::size_t same = 0;
+      while (same < before.size() && same < each.size() && before[same] == each[same]) ++same;
+      std::size_t cut = before.size() - same;
+      std::string number_text(1, static_cast<char>(cut & 0x7fU));
+      while ((cut >>= 7) != 0) number_text.insert(0, 1, static_cast<char>((--cut & 0x7fU) | 0x80U));
+      entry += number_text + each.substr(same) + std::string(1, '\0');
+    } else {
+      entry += each;
+      entry.append(8 - entry.size() % 8, '\0');
+    }
+    text += entry;
+    before = each;
+  }
+  return text + extension + std::string(20, 'h');
+}
+
+}  // namespace
+
+TEST_CASE("an index tells whether a path is one of the checkout's") {
+  const std::vector<std::string> paths = {".bashrc", "bot/main.py",
+                                          "bot/" + std::string(300, 'x') + "/deep.py", "z"};
+  for (const int version : {2, 3, 4}) {
+    CAPTURE(version);
+    const std::string text = index_of(version, paths);
+    for (const std::string& each : paths) CHECK(find_in_index(text, each, 20) == is_tracked::yes);
+    CHECK(find_in_index(text, "bot", 20) == is_tracked::yes);
+    CHECK(find_in_index(text, "", 20) == is_tracked::yes);
+    CHECK(find_in_index(text, "bo", 20) == is_tracked::no);
+    CHECK(find_in_index(text, "shiva/main.py", 20) == is_tracked::no);
+  }
+}
+
+TEST_CASE("an index that is cut, split, of another version or no index tells nothing") {
+  const std::vector<std::string> paths = {"a", "b/c"};
+  for (const int version : {2, 4}) {
+    const std::string text = index_of(version, paths);
+    // Cut within the entries; what is behind them is not needed.
+    for (std::size_t size = 0; size < text.size() - 30; ++size)
+      CHECK(find_in_index(text.substr(0, size), "nowhere", 20) == is_tracked::unknown);
+  }
+  CHECK(find_in_index(index_of(2, paths, std::string("link\0\0\0\4abcd", 12)), "x", 20) ==
+        is_tracked::unknown);
+  CHECK(find_in_index(index_of(2, paths, std::string("TREE\0\0\0\4abcd", 12)), "x", 20) ==
+        is_tracked::no);
+  CHECK(find_in_index(index_of(5, paths), "a", 20) == is_tracked::unknown);
+  std::string many = index_of(4, paths);
+  many[8] = '\x7f';
+  CHECK(find_in_index(many, "nowhere", 20) == is_tracked::unknown);
+  CHECK(find_in_index("", "a", 20) == is_tracked::unknown);
+}
+
+TEST_CASE("what git itself writes: twelve commits in one pull") {
+  const auto git = [](std::vector<std::string> words) {
+    words.insert(words.begin(), {"git", "-c", "user.name=Knox", "-c", "user.email=knox@example.org",
+                                 "-c", "init.defaultBranch=main"});
+    support::program run(words, {.merge_err = true});
+    const std::string said = run.read_all();
+    const auto status = run.wait();
+    return status && status->exited() ? std::pair(status->code(), said) : std::pair(-1, said);
+  };
+  if (git({"--version"}).first != 0) {
+    MESSAGE("skipped: there is no git");
+    return;
+  }
+  const support::temporary_directory directory;
+  const slow_places slow;
+  const std::string origin = directory / "origin", work = directory / "work";
+  const auto commit = [&](int number) {
+    std::ofstream(origin + "/main.py") << number << "\n";
+    REQUIRE(git({"-C", origin, "add", "."}).first == 0);
+    REQUIRE(git({"-C", origin, "commit", "-q", "-m", std::to_string(number)}).first == 0);
+  };
+  REQUIRE(git({"init", "-q", origin}).first == 0);
+  commit(0);
+  REQUIRE(git({"clone", "-q", origin, work}).first == 0);
+  std::ofstream(work + "/untracked.py") << "x";
+  // The start of a process between clone and pull: a second apart from both.
+  const auto begun = std::chrono::system_clock::now();
+  REQUIRE(support::wait_until(
+      [&] { return std::chrono::system_clock::now() > begun + std::chrono::milliseconds(2100); }));
+  for (int i = 1; i <= 12; ++i) commit(i);
+  REQUIRE(git({"-C", work, "pull", "-q"}).first == 0);
+  const git_checkout found =
+      find_checkout(fs::canonical(work).string() + "/main.py", ::geteuid(), slow);
+  const git_move move = moved_since(found, begun, ::geteuid());
+  REQUIRE(move.how == reading::moved);
+  CHECK(move.updates == 1);
+  const std::string range = move.from + ".." + move.to;
+  CHECK(git({"-C", work, "rev-list", "--count", range}).second == "12\n");
+  for (const char* version : {"2", "4"}) {
+    REQUIRE(git({"-C", work, "update-index", "--index-version", version}).first == 0);
+    CHECK(is_of_checkout(found, found.root + "/main.py", move.to, ::geteuid()) == is_tracked::yes);
+    CHECK(is_of_checkout(found, found.root + "/untracked.py", move.to, ::geteuid()) ==
+          is_tracked::no);
+  }
+  CHECK(repository_of(found, ::geteuid(), slow) ==
+        repository_of(find_checkout(fs::canonical(origin).string() + "/main.py", ::geteuid(), slow),
+                      ::geteuid(), slow));
 }

@@ -122,6 +122,9 @@ void stage_checkouts(stage& s) {
     append(back, reflog('b', 'c', 0, "checkout: moving from main to try") +
                      reflog('c', 'b', 0, "checkout: moving from try to main"));
   });
+  const std::string committed = checkout("committed", "decoy.committed_what_runs", "");
+  s.later(
+      [committed] { append(committed, reflog('b', 'c', 0, "commit: what runs since an hour")); });
   checkout("quiet", "decoy.checkout_stays", "");
   // A working tree of another repository's.
   const std::string script = s.script("home/knox/tree/main.py");
@@ -132,7 +135,7 @@ void stage_checkouts(stage& s) {
       s.file("home/knox/repository/.git/worktrees/tree/logs/HEAD", reflog('0', 'a', -9000, "x"));
   s.start_managed("tree.service",
                   [&] { s.become(service(s, "stale.working_tree_moved", "stale", {script})); });
-  s.later([tree] { append(tree, reflog('a', 'd', 0, "commit: y")); });
+  s.later([tree] { append(tree, reflog('a', 'd', 0, "merge next: Fast-forward")); });
   // Compiled: what counts is whether its file was built anew.
   const std::string built = s.program("home/knox/compiled/build/engine");
   const std::string log = s.file("home/knox/compiled/.git/logs/HEAD", reflog('0', 'a', -9000, "x"));

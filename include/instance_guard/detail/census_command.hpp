@@ -118,6 +118,8 @@ inline void resolve_script(census_process& of, const interpreted& found, bool sa
     out.generic = true;
     return;
   }
+  // A pipe of the shell's (<(…)) or standard input: another one for each.
+  if (starts_with(found.name, "/dev/") || starts_with(found.name, "/proc/")) return;
   const std::string absolute = absolute_path(directory, found.name);
   if (same_root) set_path(out, absolute, view);
   const std::string& path = out.path.empty() ? absolute : out.path;

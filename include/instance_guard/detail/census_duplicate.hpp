@@ -132,7 +132,7 @@ inline std::string argument_difference(const census_process& of, const census_pr
                            const std::vector<std::string>& in) {
     for (const std::string& each : from)
       if (std::find(in.begin(), in.end(), each) == in.end() && text.size() < 60)
-        text += (text.empty() ? "" : " ") + std::string(1, sign) + printable(each).substr(0, 40);
+        text += (text.empty() ? "" : " ") + std::string(1, sign) + shortened(printable(each), 40);
   };
   missing('+', of.program.rest, than.program.rest);
   missing('-', than.program.rest, of.program.rest);
@@ -168,8 +168,7 @@ inline std::vector<instance> find_instances(const census_view& view,
     });
     if (known) continue;
     like.push_back(result.size());
-    result.push_back(
-        {i, rank, left[i].is == left_process::judgement::orphan, static_cast<bool>(code[i]), {}});
+    result.push_back({i, rank, left[i].is == left_as::orphan, static_cast<bool>(code[i]), {}});
   }
   return result;
 }
@@ -280,16 +279,18 @@ inline void judge_set(census_view& view, std::vector<instance> set, const census
   }
 }
 
+/// User, container, pid namespace, and what runs there.
+using program_place = std::tuple<uid_t, std::string, std::uint64_t, std::string>;
+
 inline void find_duplicates(census_view& view, const std::vector<left_process>& left,
                             const std::vector<stale_code>& code, const census_options& options,
                             census& out) {
   std::vector<instance> all = find_instances(view, left, code);
-  using place = std::tuple<uid_t, std::string, std::uint64_t, std::string>;
   const auto where = [&](const instance& each, const std::string& key) {
     const census_process& of = view.all[each.index];
-    return place(of.info->user, of.details.container, of.details.pid_namespace, key);
+    return program_place(of.info->user, of.details.container, of.details.pid_namespace, key);
   };
-  std::map<place, std::vector<instance>> programs;
+  std::map<program_place, std::vector<instance>> programs;
   for (const instance& each : all)
     programs[where(each, view.all[each.index].program.key)].push_back(each);
   // A shell script that starts a program is seen again by what it starts.
@@ -309,7 +310,7 @@ inline void find_duplicates(census_view& view, const std::vector<left_process>& 
         }))
       judge_set(view, set, options, out);
   // Other checkouts of the same repository.
-  std::map<place, std::vector<instance>> repositories;
+  std::map<program_place, std::vector<instance>> repositories;
   for (instance& each : all) {
     each.repository = place_in_repository(view.all[each.index], view);
     if (!each.repository.empty()) repositories[where(each, each.repository)].push_back(each);

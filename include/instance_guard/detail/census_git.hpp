@@ -18,7 +18,7 @@
 #include <string_view>
 
 #include "../file_descriptor.hpp"
-#include "census_command.hpp"
+#include "census_index.hpp"
 #include "census_path.hpp"
 
 namespace instance_guard::detail {
@@ -86,6 +86,7 @@ struct reflog_line {
   std::string_view from = {};
   std::string_view to = {};
   std::int64_t at = 0;
+  std::string_view message = {};
 };
 
 /// "OLD NEW Name <mail> SECONDS ZONE\tmessage". False: it is no such line.
@@ -99,7 +100,9 @@ inline bool parse_reflog_line(std::string_view line, reflog_line& out) noexcept 
     if (hash.size() != 40 && hash.size() != 64) return false;
     if (hash.find_first_not_of("0123456789abcdef") != std::string_view::npos) return false;
   }
-  const std::string_view head = line.substr(0, line.find('\t'));
+  const std::size_t tab = line.find('\t');
+  const std::string_view head = line.substr(0, tab);
+  out.message = tab == std::string_view::npos ? std::string_view() : line.substr(tab + 1);
   const std::size_t mail = head.rfind("> ");
   if (mail == std::string_view::npos) return false;
   out.at = 0;
@@ -107,6 +110,14 @@ inline bool parse_reflog_line(std::string_view line, reflog_line& out) noexcept 
   for (; i < head.size() && head[i] >= '0' && head[i] <= '9' && out.at < INT64_MAX / 16; ++i)
     out.at = out.at * 10 + (head[i] - '0');
   return i > mail + 2;
+}
+
+/// Whether a move of HEAD has changed files: a commit writes down what was there already, and a
+/// rebase is one update, at its end.
+inline bool changes_files(const reflog_line& entry) noexcept {
+  if (entry.from == entry.to || starts_with(entry.message, "commit")) return false;
+  return !starts_with(entry.message, "rebase") ||
+         entry.message.find("(finish)") != std::string_view::npos;
 }
 
 /// Goes through the lines of a text, from its last one back, while they are later than `since`.
@@ -123,7 +134,7 @@ inline bool read_reflog_back(std::string_view text, std::int64_t since, git_move
     if (out.to.empty()) out.to = entry.to;
     if (entry.at <= since) return true;
     out.from = entry.from;
-    if (entry.from == entry.to) continue;
+    if (!changes_files(entry)) continue;
     ++out.updates;
     const auto at = std::chrono::system_clock::time_point(std::chrono::seconds(entry.at));
     if (at > out.newest) out.newest = at;
@@ -177,6 +188,18 @@ inline git_move moved_since(const git_checkout& checkout,
     return result;
   }
   return fault(git_move::reading::too_long);
+}
+
+/// Whether a file, or a directory, is one of the checkout's; at most 64 MiB of its index are read.
+inline is_tracked is_of_checkout(const git_checkout& checkout, std::string_view path,
+                                 std::string_view commit, uid_t user) {
+  if (!is_below(path, checkout.root)) return is_tracked::no;
+  while (ends_with(path, "/.")) path.remove_suffix(2);
+  path.remove_prefix(std::min(path.size(), checkout.root.size() + 1));
+  bool foreign = false;
+  const std::string text =
+      read_checked_file(checkout.directory + "/index", std::size_t{64} << 20, user, foreign);
+  return find_in_index(text, path, commit.size() / 2);
 }
 
 /// "github.com/knox/shiva" of any spelling of an address.

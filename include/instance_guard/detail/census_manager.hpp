@@ -15,6 +15,7 @@
 #include "census_command.hpp"
 #include "census_session.hpp"
 #include "census_view.hpp"
+#include "container_id.hpp"
 #include "lock_origin.hpp"
 #include "printable_text.hpp"
 
@@ -247,7 +248,8 @@ inline std::string process_manager::text() const {
     case manager_kind::unit: return "systemd unit " + safe;
     case manager_kind::user_unit: return "systemd user unit " + safe;
     case manager_kind::launchd: return "launchd " + safe;
-    case manager_kind::container: return "container " + safe.substr(0, 12);
+    case manager_kind::container:
+      return "container " + (detail::is_container_digest(name) ? name.substr(0, 12) : safe);
     case manager_kind::supervisor: return safe;
     case manager_kind::cron: return safe;
     case manager_kind::desktop: return "desktop " + safe;

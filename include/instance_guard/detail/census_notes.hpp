@@ -31,16 +31,15 @@ inline void add_note(census& out, note_kind kind, std::string text, const census
 
 inline void note_left(const census_view& view, const std::vector<left_process>& left,
                       const census_options& options, census& out) {
-  using judgement = left_process::judgement;
   for (std::size_t i = 0; i < view.all.size(); ++i) {
     const census_process& of = view.all[i];
     if (of.reported || of.ignored || view.age(of) < options.min_age) continue;
-    if (left[i].is == judgement::may_be_used)
+    if (left[i].is == left_as::perhaps_used)
       add_note(out, note_kind::living_agent,
                described(view, of) + " was left by its parent; a living " +
                    printable(of.manager.session) + " may use it",
                of);
-    if (left[i].is == judgement::detached)
+    if (left[i].is == left_as::detached)
       add_note(out, note_kind::detached, described(view, of) + " is detached: on purpose, it seems",
                of);
   }
@@ -80,11 +79,12 @@ inline void note_long_running(const census_view& view, const std::vector<left_pr
   for (std::size_t i = 0; i < view.all.size(); ++i) {
     const census_process& of = view.all[i];
     if (!of.visible || !of.alive() || of.ancestor || of.ignored || of.reported) continue;
-    if (of.role != process_role::program || left[i].is != left_process::judgement::no) continue;
+    if (of.role != process_role::program || left[i].is != left_as::nothing) continue;
     if (rank_of(of.manager) > 0 || view.age(of) < options.older_than) continue;
-    using kind = manager_kind;
-    if (of.manager.kind == kind::program || of.manager.kind == kind::desktop) continue;
-    if (of.manager.kind == kind::nobody && is_system_file(of.details.executable.path)) continue;
+    if (of.manager.kind == manager_kind::program || of.manager.kind == manager_kind::desktop)
+      continue;
+    if (of.manager.kind == manager_kind::nobody && is_system_file(of.details.executable.path))
+      continue;
     const census_process* parent = view.parent(of);
     if (parent != nullptr && parent->role == process_role::program &&
         view.age(*parent) >= options.older_than)

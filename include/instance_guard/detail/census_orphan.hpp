@@ -13,9 +13,12 @@
 
 namespace instance_guard::detail {
 
+/// What a process that its parent has left is called.
+enum class left_as { nothing, orphan, detached, perhaps_used };
+
 /// What is known of a process that its parent has left.
 struct left_process {
-  enum class judgement { no, orphan, detached, may_be_used } is = judgement::no;
+  left_as is = left_as::nothing;
   bool session_leader_gone = false;
   bool group_leader_gone = false;
   bool directory_deleted = false;
@@ -23,7 +26,6 @@ struct left_process {
 };
 
 inline left_process judge_left(const census_view& view, const census_process& of) {
-  using judgement = left_process::judgement;
   left_process result;
   const process_info& info = *of.info;
   if (!of.visible || !of.alive() || of.ancestor || of.role == process_role::session ||
@@ -39,23 +41,23 @@ inline left_process judge_left(const census_view& view, const census_process& of
   const session_mark mark = mark_of(of.details);
   const bool leads = info.session == of.pid();
   if (mark.keep || is_meant_to_stay(of)) {
-    result.is = judgement::detached;
+    result.is = left_as::detached;
     return result;
   }
   if (!mark.agent.empty()) {
     if (of.manager.session_alive) {
-      result.is = judgement::may_be_used;
+      result.is = left_as::perhaps_used;
       return result;
     }
     result.marked = true;
-    result.is = judgement::orphan;
+    result.is = left_as::orphan;
     return result;
   }
   if (!evident) {
-    if (leads) result.is = judgement::detached;
+    if (leads) result.is = left_as::detached;
     return result;
   }
-  result.is = leads || of.ignores_hangup.value_or(true) ? judgement::detached : judgement::orphan;
+  result.is = leads || of.ignores_hangup.value_or(true) ? left_as::detached : left_as::orphan;
   return result;
 }
 
@@ -159,7 +161,7 @@ inline void report_orphans(census_view& view, const std::vector<left_process>& l
   const std::size_t first = out.ghosts.size();
   for (std::size_t i = 0; i < view.all.size(); ++i) {
     census_process& root = view.all[i];
-    if (left[i].is != left_process::judgement::orphan || root.reported || root.ignored) continue;
+    if (left[i].is != left_as::orphan || root.reported || root.ignored) continue;
     if (view.age(root) < options.min_age) continue;
     std::vector<const census_process*> tree;
     add_tree(view, root, options, tree);

@@ -32,8 +32,7 @@ inline std::vector<instance> service_instances(const census_view& view,
     for (const census_process* at = view.parent(of); at != nullptr; at = view.parent(*at))
       counted_above = counted_above || is_meant(*at);
     if (!counted_above)
-      result.push_back(
-          {i, rank_of(of.manager), left[i].is == left_process::judgement::orphan, false, {}});
+      result.push_back({i, rank_of(of.manager), left[i].is == left_as::orphan, false, {}});
   }
   std::stable_sort(result.begin(), result.end(), [&](const instance& a, const instance& b) {
     const auto order = [&](const instance& each) {

@@ -68,6 +68,9 @@ inline stale_code look_at_code(const census_process& of, const census_view& view
   if (!source.empty() && !reloads_itself(of)) {
     result.checkout = find_checkout(source, of.info->user, view.slow);
     result.git = moved_since(result.checkout, of.info->started_at, of.info->user);
+    if (result.git.how == git_move::reading::moved &&
+        is_of_checkout(result.checkout, source, result.git.to, of.info->user) == is_tracked::no)
+      result.git = git_move();
   }
   return result;
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "census_view.hpp"
+#include "container_id.hpp"
 #include "printable_text.hpp"
 
 namespace instance_guard::detail {
@@ -25,6 +26,14 @@ inline std::string memory_text(std::uint64_t bytes) {
   if (bytes < std::uint64_t{1} << 30) return std::to_string(bytes >> 20) + " MB";
   const std::uint64_t tenths = (bytes >> 20) * 10 / 1024;
   return std::to_string(tenths / 10) + "." + std::to_string(tenths % 10) + " GB";
+}
+
+/// The first bytes of a printable text, never half a character.
+inline std::string shortened(std::string text, std::size_t limit) {
+  if (text.size() <= limit) return text;
+  while (limit > 0 && (static_cast<unsigned char>(text[limit]) & 0xc0U) == 0x80U) --limit;
+  text.resize(limit);
+  return text;
 }
 
 /// A word that a shell reads back as it is.
@@ -64,7 +73,10 @@ inline std::string restart_command(const process_manager& manager, pid_t pid) {
   switch (manager.kind) {
     case manager_kind::unit: return "systemctl restart " + pasteable(manager.name);
     case manager_kind::user_unit: return "systemctl --user restart " + pasteable(manager.name);
-    case manager_kind::container: return "docker restart " + pasteable(manager.name.substr(0, 12));
+    case manager_kind::container:
+      if (!is_container_digest(manager.name))
+        return "restart its container, " + pasteable(manager.name);
+      return "docker restart " + manager.name.substr(0, 12);
     case manager_kind::guard: return "instance-guard stop " + pasteable(manager.name);
     default: return "instance-guard reap " + std::to_string(pid);
   }
