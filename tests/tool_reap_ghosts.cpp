@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
@@ -37,11 +38,12 @@ bool expect(bool holds, const std::string& what, const tool_result& got) {
 
 /// What is left of a session that has ended, and the pid that it says.
 pid_t start_orphan(const scene& s, std::vector<std::string> words = {"daemon", "sleep"},
-                   std::vector<std::string> environment = {}) {
+                   std::vector<std::string> environment = {}, const std::string& program_path = {}) {
   // Each of another session: one that lives would speak for the others.
   static int count = 0;
   environment.push_back("INSTANCE_GUARD_SESSION=reap-" + std::to_string(::getpid()) + "-" + std::to_string(++count));
-  program parent = s.start(s.words(std::move(words)), {.environment = std::move(environment)});
+  words.insert(words.begin(), program_path.empty() ? s.helper() : program_path);
+  program parent = s.start(std::move(words), {.environment = std::move(environment)});
   const auto line = parent.read_until("ready pid=");
   parent.wait();
   return line ? static_cast<pid_t>(std::stol(line->substr(10))) : 0;
@@ -104,7 +106,8 @@ TEST_CASE("--orphans spares the young, what is meant to stay, and what is nobody
     const pid_t young = start_orphan(s);
     // (Two of one program, one of them an orphan, would be a duplicate.)
     program child = s.start({"sleep", "60"});
-    const pid_t kept = start_orphan(s, {"daemon", "sleep"}, {"INSTANCE_GUARD_KEEP=1"});
+    std::filesystem::copy_file(s.helper(), s / "keeper");
+    const pid_t kept = start_orphan(s, {"daemon", "sleep"}, {"INSTANCE_GUARD_KEEP=1"}, s / "keeper");
     const tool_result by_age = reap(s, {"--orphans"});
     if (!expect(by_age.code == 0 && lives(young) && by_age.says("ended 0 processes"), "young", by_age)) return 1;
     const tool_result got = reap(s, at_once({"--orphans"}));
