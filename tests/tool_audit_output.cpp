@@ -129,7 +129,7 @@ TEST_CASE("the incident, in 80 columns: who to keep, who to end, why, and what t
   const std::string text = tool::audit_text(report, 80);
   CAPTURE(text);
   CHECK(fits(text));
-  for (const std::string& part :
+  for (const std::string part :
        {"tesseract, ", "20 ghosts among 643 processes (user knox)", "CRITICAL duplicate  shiva/main.py runs 2 times",
         "keep  51877", "end   88120", "7d", "142 MB", "args: +--debug", "do    instance-guard reap 88120",
         "WARNING  orphan     19 x pytest", "... 16 more: instance-guard audit --kind orphan --verbose",

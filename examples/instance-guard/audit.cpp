@@ -40,12 +40,12 @@ constexpr char webhook_variable[] = "INSTANCE_GUARD_WEBHOOK";
 
 std::string host_name() {
   char name[256] = {};
-  return ::gethostname(name, sizeof name - 1) == 0 ? shown(name) : "this host";
+  return ::gethostname(name, sizeof name - 1) == 0 ? name : "this host";
 }
 
 std::string user_name() {
   const passwd* entry = ::getpwuid(::geteuid());
-  return entry != nullptr ? shown(entry->pw_name) : std::to_string(::geteuid());
+  return entry != nullptr ? entry->pw_name : std::to_string(::geteuid());
 }
 
 /// The names that are held; what can't be read is left out, as it is no part of the census.

@@ -63,7 +63,7 @@ std::string payload(const std::string& content) {
 }
 
 std::string header_of(const audit_report& report) {
-  const std::string host = plain(cut(report.host, 64));
+  const std::string host = plain(cut(shown(report.host), 64));
   std::size_t held = 0;
   for (const lock_view& each : report.locks) held += each.status.state == lock_state::held ? 1U : 0U;
   if (report.findings_of(severity::critical) + report.findings_of(severity::warning) > 0)

@@ -158,10 +158,10 @@ std::string headline_of(const audit_report& report) {
   const std::size_t ghosts = report.ghosts();
   const std::string what = (ghosts == 0 ? "no ghosts" : counted(ghosts, "ghost", "ghosts")) +
                            " among " + counted(report.census.processes, "process", "processes") +
-                           (report.all_users ? "" : " (user " + report.user + ")");
+                           (report.all_users ? "" : " (user " + shown(report.user) + ")");
   const std::string when = ", " + local_time(report.census.taken_at) + ": ";
   const std::size_t rest = width(when) + width(what);
-  return cut(report.host, rest < 70 ? 80 - rest : 10) + when + what;
+  return cut(shown(report.host), rest < 70 ? 80 - rest : 10) + when + what;
 }
 
 std::string command_of(const census_entry& entry) {
