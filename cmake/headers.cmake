@@ -97,6 +97,7 @@ set(instance_guard_headers
   include/instance_guard/platform/platform.hpp
   include/instance_guard/platform/posix.hpp
   include/instance_guard/platform/posix_calls.hpp
+  include/instance_guard/platform/posix_census.hpp
   include/instance_guard/platform/posix_clone.hpp
   include/instance_guard/platform/posix_inspect.hpp
   include/instance_guard/platform/posix_lock.hpp
@@ -121,6 +122,7 @@ set(instance_guard_headers
 set(instance_guard_headers_linux
   include/instance_guard/platform/linux.hpp
   include/instance_guard/platform/linux_calls.hpp
+  include/instance_guard/platform/linux_census.hpp
   include/instance_guard/platform/linux_clone.hpp
   include/instance_guard/platform/linux_inspect.hpp
   include/instance_guard/platform/linux_lock.hpp

@@ -20,15 +20,6 @@
 
 namespace instance_guard::detail {
 
-/// True if absolute paths mean the same to this process as to the caller.
-inline bool shares_root(pid_t pid) noexcept {
-  char path[64];
-  struct stat theirs = {};
-  struct stat ours = {};
-  return ::stat(platform::proc_path(path, pid, "root/"), &theirs) == 0 && ::stat("/", &ours) == 0 &&
-         theirs.st_dev == ours.st_dev && theirs.st_ino == ours.st_ino;
-}
-
 /// A file that a package manager has put there.
 inline bool is_system_file(std::string_view path) noexcept {
   for (const std::string_view place :
@@ -202,7 +193,7 @@ inline void resolve_program(census_process& of, const census_view& view) {
   if (of.pid() == 1 || name == "systemd" || of.info->name() == "(sd-pam)")
     of.role = process_role::session;
   if (!of.visible || !of.alive() || of.role == process_role::session) return;
-  const bool same_root = of.same_root = shares_root(of.pid());
+  const bool same_root = of.same_root = platform::shares_root(of.pid());
   census_program& out = of.program;
   out.interpreter = interpreter_language(name);
   if (!arguments.empty())

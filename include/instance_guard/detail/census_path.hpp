@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "../file_descriptor.hpp"
+#include "../platform/platform.hpp"
 #include "census_words.hpp"
 
 namespace instance_guard::detail {
@@ -24,22 +25,7 @@ namespace instance_guard::detail {
 /// Directories below which looking may take for ever.
 class slow_places {
  public:
-  slow_places() {
-    const file_descriptor file(::open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC));
-    std::string text;
-    char block[4096];
-    while (file && text.size() < (std::size_t{4} << 20)) {
-      const ssize_t got = ::read(file.get(), block, sizeof block);
-      if (got < 0 && errno == EINTR) continue;
-      if (got <= 0) break;
-      text.append(block, static_cast<std::size_t>(got));
-    }
-    for (std::string_view rest = text; !rest.empty();) {
-      const std::size_t end = rest.find('\n');
-      add(rest.substr(0, end));
-      rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 1);
-    }
-  }
+  slow_places() : places_(platform::slow_mounts()) {}
 
   /// For an absolute path without links.
   bool contain(std::string_view path) const noexcept {
@@ -51,35 +37,7 @@ class slow_places {
   }
 
  private:
-  void add(std::string_view line) {
-    // See proc_pid_mountinfo(5): the fifth field is the place, the type follows " - ".
-    const std::size_t separator = line.find(" - ");
-    if (separator == std::string_view::npos) return;
-    std::string_view type = line.substr(separator + 3);
-    type = type.substr(0, type.find(' '));
-    if (!is_slow(type)) return;
-    for (int i = 0; i < 4; ++i) line.remove_prefix(line.find(' ') + 1);
-    line = line.substr(0, line.find(' '));
-    if (line == "/") return;  // then everything is there, this program too
-    std::string place;
-    for (std::size_t i = 0; i < line.size(); ++i) {
-      if (line[i] == '\\' && i + 3 < line.size()) {
-        place += static_cast<char>((line[i + 1] - '0') * 64 + (line[i + 2] - '0') * 8 +
-                                   (line[i + 3] - '0'));
-        i += 3;
-      } else {
-        place += line[i];
-      }
-    }
-    places_.push_back(std::move(place));
-  }
-  static bool is_slow(std::string_view type) noexcept {
-    for (const std::string_view each : {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph",
-                                        "autofs", "lustre", "glusterfs", "fuse"})
-      if (type == each) return true;
-    return type.substr(0, 5) == "fuse." && type != "fuse.fuse-overlayfs" && type != "fuse.lxcfs";
-  }
-  std::vector<std::string> places_ = {};
+  std::vector<std::string> places_;
 };
 
 /// A link on the way to a file.

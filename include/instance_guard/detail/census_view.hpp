@@ -99,22 +99,13 @@ struct census_view {
   }
 };
 
-/// Whether a process ignores SIGHUP, by /proc/<pid>/status; empty: can't be told.
-inline std::optional<bool> ignores_hangup(const process_identity& who) {
-  char path[64];
-  char text[8192];
-  if (platform::read_small_file(platform::proc_path(path, who.pid, "status"), text, sizeof text) <=
-      0)
-    return {};
+/// Whether it ignores SIGHUP; empty: can't be told.
+inline std::optional<bool> ignores_hangup(const process_identity& who) noexcept {
+  const int answer = platform::process_ignores_hangup(who.pid);
+  // Asked of the process of the table only if it still has its pid.
   std::error_code ec;
-  if (process_identity::of(who.pid, ec) != who || ec) return {};
-  const std::string_view all = text;
-  constexpr std::string_view key = "\nSigIgn:\t";
-  const std::size_t at = all.find(key);
-  const std::size_t end = at == std::string_view::npos ? at : all.find('\n', at + key.size());
-  if (end == std::string_view::npos || end == at + key.size()) return {};
-  const char last = all[end - 1];  // of a hexadecimal mask; SIGHUP is its lowest bit
-  return ((last >= 'a' ? last - 'a' + 10 : last - '0') & 1) != 0;
+  if (answer < 0 || process_identity::of(who.pid, ec) != who || ec) return {};
+  return answer == 1;
 }
 
 /// True if a process whose main thread has ended has no other that lives: threads that somebody

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "linux_calls.hpp"    // IWYU pragma: export
+#include "linux_census.hpp"   // IWYU pragma: export
 #include "linux_clone.hpp"    // IWYU pragma: export
 #include "linux_inspect.hpp"  // IWYU pragma: export
 #include "linux_lock.hpp"     // IWYU pragma: export

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "posix_calls.hpp"    // IWYU pragma: export
+#include "posix_census.hpp"   // IWYU pragma: export
 #include "posix_clone.hpp"    // IWYU pragma: export
 #include "posix_inspect.hpp"  // IWYU pragma: export
 #include "posix_lock.hpp"     // IWYU pragma: export
