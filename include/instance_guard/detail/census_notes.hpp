@@ -111,9 +111,7 @@ inline void note_unseen(const census_view& view, const census_options& options, 
   out.unseen = others;
   if (others > 0)
     out.blind_spots.push_back(
-        {"other_users",
-         counted(others, "process", "processes") + " of other users (sudo, or --all-users)",
-         others});
+        {"other_users", counted(others, "process", "processes") + " of other users", others});
   if (view.table->hides_others())
     out.blind_spots.push_back({"hidden", "processes of other users are hidden (hidepid)", 0});
   if (denied > 0)

@@ -112,7 +112,7 @@ inline void report_blocked(census_view& view, const std::vector<lock_status>& lo
     one.user = holder->info->user;
     one.program = printable(each.name);
     one.headline = one.program + ": " + printable(last->started_from) + " is kept out";
-    one.why = "its start was refused; the guard is held by " + named(*holder->info) + ", " +
+    one.why = "its start was refused; the guard is held by " + named(*holder) + ", " +
               manager.text() + ", which no service manager looks after";
     one.remedy = "instance-guard stop " + pasteable(each.name);
     one.proof = {

@@ -57,6 +57,12 @@ inline std::string named(const process_info& process) {
   return "pid " + std::to_string(process.id.pid) + " (" + printable(process.name()) + ")";
 }
 
+/// "pid 812 (worker.py)": by what it runs, where that is known.
+inline std::string named(const census_process& of) {
+  if (of.program.shown.empty()) return named(*of.info);
+  return "pid " + std::to_string(of.pid()) + " (" + of.program.shown + ")";
+}
+
 inline census_entry entry_of(const census_process& of) {
   census_entry entry;
   entry.process = *of.info;

@@ -17,7 +17,7 @@ inline std::string zombie_remedy(const census_process* parent) {
   if (parent->pid() == 1)
     return "give the container an init: docker run --init, or tini as its first process";
   if (parent->manager.is_service()) return restart_command(parent->manager, parent->pid());
-  return "restart its parent, " + named(*parent->info) + ": it does not reap";
+  return "restart its parent, " + named(*parent) + ": it does not reap";
 }
 
 /// All zombies of one parent are one ghost: the fault is the parent's.
@@ -60,8 +60,7 @@ inline void find_zombies(const census_view& view, const process_table* earlier,
   for (const auto& [pid, index] : of_parent) {
     ghost& one = out.ghosts[index];
     const census_process* parent = view.find(pid);
-    const std::string whose =
-        parent != nullptr ? named(*parent->info) : "pid " + std::to_string(pid);
+    const std::string whose = parent != nullptr ? named(*parent) : "pid " + std::to_string(pid);
     one.headline = counted(one.processes.size(), "zombie") + " of " + whose;
     one.why = "ended, and " + whose + " has not asked how, in two looks";
   }
