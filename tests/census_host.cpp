@@ -92,9 +92,10 @@ void check(const std::string& label, const std::string& level = "") {
     known = true;
     CHECK_MESSAGE(each.found == each.expected, each.label << " is " << text(each.expected)
                                                           << ", was called " << text(each.found));
-    for (const auto& [kind, found] : each.level)
+    for (const auto& found : each.level)
       if (!level.empty())
-        CHECK_MESSAGE(found == level, each.label << ": " << kind << " is " << found);
+        CHECK_MESSAGE(found.second == level,
+                      each.label << ": " << found.first << " is " << found.second);
   }
   // Some need rights: control groups, other users.
   if (!known) MESSAGE(label << ": not staged here");

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <instance_guard/ghost_census.hpp>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -70,7 +71,7 @@ class paper_host {
   }
   process_table table() const { return process_table::of(rows_, details_, now_); }
   census take(census_options options = {}, const process_table* earlier = nullptr) const {
-    options.lock_directory = locks_.path();
+    options.lock_directory = locks_->path();
     return take_census(table(), earlier, options);
   }
 
@@ -89,7 +90,8 @@ class paper_host {
   std::chrono::system_clock::time_point now_ = std::chrono::system_clock::now();
   std::vector<process_info> rows_;
   std::vector<process_details> details_;
-  support::temporary_directory locks_;
+  std::shared_ptr<support::temporary_directory> locks_ =
+      std::make_shared<support::temporary_directory>();
 };
 
 using draft = paper_host::draft;
@@ -225,24 +227,85 @@ TEST_CASE("a session with an id lives while one of its agents does") {
                                               {"CLAUDE_CODE_SESSION_ID", "s1"}};
   const std::vector<process_variable> other = {{"CLAUDECODE", "1"},
                                                {"CLAUDE_CODE_SESSION_ID", "s2"}};
-  const auto host = [&](const std::vector<process_variable>& of_agent) {
+  // An agent under any name, known by the mark that it gives to what it starts.
+  const auto host = [&](const std::string& agent, const std::vector<process_variable>& of_agent) {
     return paper_host()
-        .with({.number = 1,
-               .name = "claude",
-               .arguments = {"claude"},
-               .executable = "/usr/bin/claude",
+        .with({.number = 1, .name = agent, .arguments = {agent}, .executable = "/usr/bin/" + agent})
+        .with({.number = 2,
+               .parent = 1,
+               .name = "work",
+               .arguments = {"work"},
+               .executable = "/usr/bin/work",
                .markers = of_agent})
-        .with({.number = 2, .arguments = {"python3", "/nonexistent/x.py"}, .markers = mine})
+        .with({.number = 3,
+               .arguments = {"python3", "/nonexistent/x.py"},
+               .directory = "/nonexistent/elsewhere",
+               .markers = mine})
         .take();
   };
   const auto is_called = [](const census& result) {
     for (const ghost& each : result.ghosts)
       for (const census_entry& one : each.processes)
-        if (one.process.id.pid == paper_host::base + 2) return true;
+        if (one.process.id.pid == paper_host::base + 3) return true;
     return false;
   };
-  CHECK(!is_called(host(mine)));
-  CHECK(is_called(host(other)));
+  for (const char* agent : {"claude", "never-heard-of"}) {
+    CAPTURE(agent);
+    CHECK(!is_called(host(agent, mine)));
+    CHECK(is_called(host(agent, other)));
+  }
+}
+
+TEST_CASE("without an id an agent spares what was left in its directory, if it was there before") {
+  const std::vector<process_variable> mark = {{"GEMINI_CLI", "1"}};
+  const auto is_called = [&](int agent_number, const std::string& directory) {
+    paper_host host;
+    host.with({.number = agent_number,
+               .name = "agent",
+               .arguments = {"agent"},
+               .executable = "/usr/bin/agent",
+               .directory = "/nonexistent/repo"})
+        .with({.number = agent_number + 1,
+               .parent = agent_number,
+               .name = "work",
+               .arguments = {"work"},
+               .executable = "/usr/bin/work",
+               .markers = mark})
+        .with({.number = 5,
+               .arguments = {"python3", "/nonexistent/x.py"},
+               .directory = directory,
+               .markers = mark});
+    const census result = host.take();
+    bool called = false;
+    for (const ghost& each : result.ghosts)
+      for (const census_entry& one : each.processes)
+        called = called || one.process.id.pid == paper_host::base + 5;
+    return called;
+  };
+  CHECK(!is_called(1, "/nonexistent/repo"));
+  CHECK(!is_called(1, "/nonexistent/repo/deep"));
+  CHECK(is_called(1, "/nonexistent/repository"));
+  CHECK(is_called(7, "/nonexistent/repo"));
+}
+
+TEST_CASE("a session that was exported in a shell lives while something of it does") {
+  const std::vector<process_variable> mark = {{"INSTANCE_GUARD_SESSION", "s7"}};
+  paper_host host;
+  host.with({.number = 1,
+             .name = "bash",
+             .arguments = {"-bash"},
+             .executable = "/usr/bin/bash",
+             .terminal = 34'817});
+  const draft left{.number = 3, .arguments = {"python3", "/nonexistent/x.py"}, .markers = mark};
+  paper_host alone = host;
+  CHECK(kinds(alone.with(left).take()) == std::vector<std::string>{"orphan"});
+  draft living{.number = 2,
+               .parent = 1,
+               .name = "work",
+               .arguments = {"work"},
+               .executable = "/usr/bin/work",
+               .markers = mark};
+  CHECK(host.with(living).with(left).take().ghosts.empty());
 }
 
 TEST_CASE("managed beside unmanaged is critical, the managed one is kept") {

@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "census_view.hpp"
 
@@ -61,30 +63,63 @@ inline std::string agent_of(const census_process& of) {
   return {};
 }
 
+/// The agents and sessions that live. Whoever starts the topmost process with a mark has given it
+/// that mark: so an agent is known also under a name that nobody has heard of.
+inline std::vector<living_agent> find_agents(const census_view& view) {
+  std::vector<living_agent> result;
+  const auto add = [&](living_agent one) {
+    for (const living_agent& each : result)
+      if (each.index == one.index && each.agent == one.agent &&
+          (each.id == one.id || one.id.empty()))
+        return;
+    result.push_back(std::move(one));
+  };
+  for (const census_process& each : view.all) {
+    if (!each.alive() || !each.visible) continue;
+    const session_mark mark = mark_of(each.details);
+    if (mark.agent.empty()) continue;
+    const census_process* at = &each;
+    const census_process* above = view.parent(*at);
+    for (int depth = 0;
+         depth < 256 && above != nullptr && mark_of(above->details).agent == mark.agent; ++depth) {
+      at = above;
+      above = view.parent(*at);
+    }
+    if (above == nullptr || above->ended || at->adopted) continue;
+    const bool by_id = above->role == process_role::shell || above->role == process_role::session;
+    if (by_id && mark.id.empty()) continue;
+    add({static_cast<std::size_t>(above - view.all.data()), mark.agent, mark.id, by_id});
+  }
+  // An agent's own mark is of the one that has started it: its session can't be told by that.
+  for (std::size_t i = 0; i < view.all.size(); ++i) {
+    if (!view.all[i].alive()) continue;
+    if (std::string agent = agent_of(view.all[i]); !agent.empty())
+      add({i, std::move(agent), {}, false});
+    // `instance-guard run --session ID`
+    const auto& words = view.all[i].details.arguments;
+    if (executable_name(view.all[i]) != "instance-guard") continue;
+    for (std::size_t k = 0; k + 1 < words.size(); ++k)
+      if (words[k] == "--session") add({i, "session", words[k + 1], true});
+  }
+  return result;
+}
+
 /// Whether the session that a process was started in may still live, somewhere else than above it:
 /// in doubt it does.
 inline bool session_may_live(const census_view& view, const census_process& of,
                              const session_mark& mark) {
-  for (const census_process& each : view.all) {
-    if (!each.alive() || &each == &of) continue;
-    // `instance-guard run --session ID` itself.
-    if (!mark.id.empty() && executable_name(each) == "instance-guard") {
-      const auto& words = each.details.arguments;
-      for (std::size_t i = 0; i + 1 < words.size(); ++i)
-        if (words[i] == "--session" && words[i + 1] == mark.id) return true;
-    }
-    if (agent_of(each) != mark.agent) continue;
-    if (each.info->user != of.info->user || each.info->id.start_time > of.info->id.start_time)
+  for (const living_agent& each : view.agents) {
+    const census_process& agent = view.all[each.index];
+    if (each.agent != mark.agent || &agent == &of) continue;
+    if (!mark.id.empty() && !each.id.empty()) {
+      if (each.id == mark.id) return true;
       continue;
-    if (!mark.id.empty()) {
-      const session_mark theirs = mark_of(each.details);
-      if (!theirs.id.empty() && theirs.agent == mark.agent) {
-        if (theirs.id == mark.id) return true;
-        continue;
-      }
     }
-    if (each.info->session == of.info->session) return true;
-    if (is_below(of.details.working_directory.path, each.details.working_directory.path))
+    if (each.by_id_alone || agent.info->user != of.info->user ||
+        agent.info->id.start_time > of.info->id.start_time)
+      continue;
+    if (agent.info->session == of.info->session) return true;
+    if (is_below(of.details.working_directory.path, agent.details.working_directory.path))
       return true;
   }
   return false;

@@ -23,10 +23,9 @@ namespace instance_guard::detail {
 /// What each process runs, and who manages it.
 inline void resolve_all(census_view& view, const std::vector<lock_status>& locks) {
   for (census_process& each : view.all) resolve_program(each, view);
-  for (census_process& each : view.all) {
-    each.adopted = is_adopted(view, each);
-    each.manager = manager_of(view, locks, each);
-  }
+  for (census_process& each : view.all) each.adopted = is_adopted(view, each);
+  view.agents = find_agents(view);
+  for (census_process& each : view.all) each.manager = manager_of(view, locks, each);
 }
 
 /// Patterns by their place in a list; empty: one of them is no regular expression.

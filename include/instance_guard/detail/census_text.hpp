@@ -59,7 +59,7 @@ inline std::string named(const process_info& process) {
 
 /// "pid 812 (worker.py)": by what it runs, where that is known.
 inline std::string named(const census_process& of) {
-  if (of.program.shown.empty()) return named(*of.info);
+  if (of.program.key.empty()) return named(*of.info);
   return "pid " + std::to_string(of.pid()) + " (" + of.program.shown + ")";
 }
 

@@ -66,10 +66,20 @@ struct census_process {
   bool alive() const noexcept { return !ended && !info->kernel_thread; }
 };
 
+/// A living agent, or a session that lives: a process, by its name or by the mark that it has given
+/// to others.
+struct living_agent {
+  std::size_t index = 0;     ///< into census_view::all
+  std::string agent = {};    ///< "claude"
+  std::string id = {};       ///< of its session; empty: can't be told
+  bool by_id_alone = false;  ///< a shell or the like: only what has this very id is its own
+};
+
 /// All of them, ascending by pid.
 struct census_view {
   const process_table* table = nullptr;
   std::vector<census_process> all = {};
+  std::vector<living_agent> agents = {};
   slow_places slow = {};
   std::string own_container = {};
   std::uint64_t own_pid_namespace = 0;
