@@ -47,9 +47,10 @@ inline bool is_fault_of_call(long negated_errno) noexcept {
   return negated_errno == -EMFILE || negated_errno == -ENFILE || negated_errno == -ENOMEM;
 }
 
-/// Appends a file, at most `limit` bytes of it. 1: there was more; 0; or a negated errno.
+/// Appends a file, at most `limit` bytes of it; `one_read`: less than was asked for is its end. 1:
+/// there was more; 0; or a negated errno.
 inline int append_view_file(const platform::process_view& view, const char* leaf, std::size_t limit,
-                            std::string& out) {
+                            std::string& out, bool one_read = false) {
   const int opened = platform::open_view_file(view, leaf);
   if (opened < 0) return opened;
   const file_descriptor file(opened);
@@ -62,6 +63,7 @@ inline int append_view_file(const platform::process_view& view, const char* leaf
     const auto size = static_cast<std::size_t>(got);
     out.append(block, size < room ? size : room);
     if (size > room) return 1;
+    if (one_read && size < sizeof block) return 0;
   }
 }
 
@@ -151,38 +153,63 @@ inline int read_file_link(const platform::process_view& view, const char* leaf, 
 
 inline bool is_wanted_variable(std::string_view name, const read_options& what) noexcept {
   for (const std::string_view each : session_markers)
-    if (name == each || (each.back() == '_' && name.substr(0, each.size()) == each)) return true;
+    if (name.substr(0, each.size()) == each && (name.size() == each.size() || each.back() == '_'))
+      return true;
   for (const std::string& each : what.variables)
     if (name == each) return true;
   return false;
 }
 
+/// What is kept of an environment.
+struct found_variables {
+  const read_options& what;
+  std::vector<process_variable>& out;
+  bool empty = true;
+  std::error_code fault = {};
+
+  bool add(std::string_view entry) noexcept {
+    empty = false;
+    // The names that are looked for begin with one of these: most others are not even split.
+    constexpr std::string_view begins = "BCGIJRST";
+    const std::size_t sign = entry.find('=');
+    if (sign == std::string_view::npos || sign == 0) return true;
+    if (what.variables.empty() && begins.find(entry.front()) == std::string_view::npos) return true;
+    if (!is_wanted_variable(entry.substr(0, sign), what)) return true;
+    without_throwing(fault, [&] {
+      constexpr std::size_t most = 300;
+      out.push_back(
+          {std::string(entry.substr(0, sign)), std::string(entry.substr(sign + 1, most))});
+    });
+    return !fault;
+  }
+  static bool visit(const char* text, std::size_t size, void* self) noexcept {
+    return static_cast<found_variables*>(self)->add({text, size});
+  }
+};
+
 /// 1: the environment is empty, or gone; 0; or a negated errno.
 inline int read_markers(const platform::process_view& view, const read_options& what,
                         std::vector<process_variable>& out) {
-  struct context {
-    const read_options& what;
-    std::vector<process_variable>& out;
-    bool empty = true;
-    std::error_code fault = {};
-    static bool entry(const char* text, std::size_t size, void* self) noexcept {
-      auto* here = static_cast<context*>(self);
-      here->empty = false;
-      const std::string_view whole(text, size);
-      const std::size_t sign = whole.find('=');
-      if (sign == std::string_view::npos || !is_wanted_variable(whole.substr(0, sign), here->what))
-        return true;
-      without_throwing(here->fault, [&] {
-        here->out.push_back(
-            {std::string(whole.substr(0, sign)), std::string(whole.substr(sign + 1, 250))});
-      });
-      return !here->fault;
+  found_variables found{what, out};
+  char buffer[16'384];
+  const int opened = platform::open_view_file(view, "environ");
+  if (opened < 0) return opened;
+  const file_descriptor file(opened);
+  const long got = platform::sys::read(file.get(), buffer, sizeof buffer);
+  if (got < 0 && got != -EINTR) return static_cast<int>(got);
+  if (got >= 0 && got < static_cast<long>(sizeof buffer)) {
+    std::string_view rest(buffer, static_cast<std::size_t>(got));
+    while (!rest.empty()) {
+      const std::size_t end = rest.find('\0');
+      if (!found.add(rest.substr(0, end))) return -ENOMEM;
+      rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 1);
     }
-  } here{what, out};
-  char buffer[4096];
+    return found.empty ? 1 : 0;
+  }
+  // A large one, from its beginning, in pieces.
   const int result =
-      platform::view_environment(view, buffer, sizeof buffer, &context::entry, &here);
-  return here.fault ? -ENOMEM : result < 0 ? result : here.empty ? 1 : 0;
+      platform::view_environment(view, buffer, sizeof buffer, &found_variables::visit, &found);
+  return found.fault ? -ENOMEM : result < 0 ? result : found.empty ? 1 : 0;
 }
 
 /// The parts that are in its memory. A negated errno if the call failed.
@@ -196,7 +223,7 @@ inline int fill_from_memory(found_process& process, const read_options& what,
     int markers = 0;
     out.markers.clear();
     if (!fault && what.arguments)
-      arguments = append_view_file(process.view, "cmdline", what.max_arguments, text);
+      arguments = append_view_file(process.view, "cmdline", what.max_arguments, text, true);
     if (!fault && what.markers) markers = read_markers(process.view, what, out.markers);
     if (is_fault_of_call(arguments)) return arguments;
     if (is_fault_of_call(markers)) return markers;
@@ -239,7 +266,7 @@ inline int fill_details(found_process process, const read_options& what, table_p
         return result;
   }
   if (what.cgroup) {
-    out.cgroup_fault = fault_of(append_view_file(process.view, "cgroup", 16'384, out.cgroup));
+    out.cgroup_fault = fault_of(append_view_file(process.view, "cgroup", 16'384, out.cgroup, true));
     out.container = container_of_cgroups(out.cgroup);
     platform::view_pid_namespace(process.view, out.pid_namespace);
   }

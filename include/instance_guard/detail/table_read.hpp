@@ -146,20 +146,23 @@ inline table_content read_table(const read_options& what, std::error_code& ec) {
   return content;
 }
 
+/// `who` is of a table that was read from the same /proc: there its start time tells it apart.
 inline process_details read_details(const process_identity& who, const read_options& what,
                                     const std::string& proc, std::error_code& ec) {
   process_details result;
-  const open_table table = open_process_table(proc, ec);
-  if (ec) return result;
+  const int opened = platform::open_process_list(proc.empty() ? "/proc" : proc.c_str());
+  if (opened < 0) {
+    ec = std::error_code(-opened, std::system_category());
+    return result;
+  }
+  const file_descriptor list(opened);
   found_process found;
   table_patience patience;
-  int outcome = platform::open_listed_process(table.list.get(), who.pid, found.view);
+  int outcome = platform::open_listed_process(list.get(), who.pid, found.view);
   if (outcome == 0) {
     const file_descriptor held(found.view.directory);
     outcome = look_at_process(found);
-    const bool same = found.facts.start_time == who.start_time && who.boot == table.here.boot &&
-                      who.pid_namespace == table.here.pid_namespace;
-    if (outcome == 0 && !same) outcome = -ESRCH;
+    if (outcome == 0 && found.facts.start_time != who.start_time) outcome = -ESRCH;
     if (outcome == 0) outcome = fill_details(found, what, patience, result);
   }
   ec = details_fault(outcome);

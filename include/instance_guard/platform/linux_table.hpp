@@ -52,13 +52,13 @@ INSTANCE_GUARD_NO_SANITIZE inline int read_listed_process(int list, pid_t pid, p
   return 0;
 }
 
-/// open_process() in an open /proc.
+/// open_process() in an open /proc; to read from, not to signal: that takes more than O_PATH.
 INSTANCE_GUARD_NO_SANITIZE inline int open_listed_process(int list, pid_t pid,
                                                           process_view& out) noexcept {
   char path[64];
   if (pid <= 0) return -ESRCH;
   const int directory =
-      sys::openat(list, path_in_list(path, pid, ""), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+      sys::openat(list, path_in_list(path, pid, ""), O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (directory < 0) return directory;
   out = {pid, directory, 0};
   return 0;
