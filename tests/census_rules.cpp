@@ -470,13 +470,17 @@ TEST_CASE("hostile names and arguments are harmless in all words that are printe
   orphan.arguments = {evil};
   orphan.executable = "/nonexistent/" + evil;
   orphan.markers = {{"CLAUDECODE", evil}, {"CLAUDE_CODE_SESSION_ID", evil}};
+  // A parent that is only known by its name.
+  const draft stranger = {.number = 5, .name = evil, .user = ::geteuid() + 1};
+  draft dead_too = {.number = 6, .parent = 5, .name = evil, .state = process_state::zombie};
+  one.arguments.push_back("--" + evil);
   draft dead = {.number = 4, .parent = 3, .name = evil, .state = process_state::zombie};
-  host.with(one).with(two).with(orphan).with(dead);
+  host.with(one).with(two).with(orphan).with(dead).with(stranger).with(dead_too);
   const process_table earlier = host.table();
   census_options options;
   options.older_than = 1h;
   const census result = host.take(options, &earlier);
-  CHECK(result.ghosts.size() == 3);
+  CHECK(result.ghosts.size() == 4);
   const auto is_harmless = [](const std::string& text) {
     for (const char c : text)
       if (static_cast<unsigned char>(c) < 0x20 || static_cast<unsigned char>(c) == 0x7f ||
