@@ -212,6 +212,37 @@ TEST_CASE("a child of a process 1 that is no init may be its own") {
           .ghosts.size() == 1);
 }
 
+TEST_CASE("an agent that is process 1 of its container is a living one") {
+  process_info first;
+  first.id = {1, {}, 1, 1};
+  first.threads = 1;
+  first.session = first.group = 1;
+  first.user = ::geteuid();
+  std::string("claude").copy(first.name_bytes, 15);
+  process_details agent;
+  agent.arguments = {"claude"};
+  agent.executable.path = "/usr/bin/claude";
+  agent.working_directory.path = "/nonexistent/repo";
+  process_info left = first;
+  left.id.pid = paper_host::base;
+  left.id.start_time = 5;
+  left.parent = 1;
+  left.session = left.group = paper_host::base + 1;  // of a shell that is gone
+  process_details marked;
+  marked.arguments = {"x"};
+  marked.working_directory.path = "/nonexistent/repo";
+  marked.markers = {{"CLAUDECODE", "1"}};
+  const auto now = std::chrono::system_clock::now();
+  const census spared = take_census(process_table::of({first, left}, {agent, marked}, now));
+  CHECK(spared.ghosts.empty());
+  CHECK(notes(spared, note_kind::living_agent) == 1);
+  agent.executable.path = "/usr/bin/other";
+  agent.arguments = {"other"};
+  std::string("other\0", 6).copy(first.name_bytes, 6);
+  first.name_bytes[5] = first.name_bytes[6] = '\0';
+  CHECK(take_census(process_table::of({first, left}, {agent, marked}, now)).ghosts.size() == 1);
+}
+
 TEST_CASE("a parent that started later is a stranger with a reused number") {
   paper_host host;
   host.with({.number = 9, .name = "stranger", .arguments = {"stranger"}});
