@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <instance_guard/detail/census_git.hpp>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -372,4 +373,30 @@ TEST_CASE("what git itself writes: twelve commits in one pull") {
   CHECK(repository_of(found, ::geteuid(), slow) ==
         repository_of(find_checkout(fs::canonical(origin).string() + "/main.py", ::geteuid(), slow),
                       ::geteuid(), slow));
+}
+
+TEST_CASE("noise is no index, no reflog and no config, and does no harm") {
+  std::mt19937 random(7);
+  const auto any = [&](std::size_t size) {
+    std::string text(size, '\0');
+    for (char& c : text) c = static_cast<char>(random());
+    return text;
+  };
+  const std::string whole = index_of(4, {"a", "bot/main.py", "bot/other.py", "z"});
+  const std::string log = line('0', 'a', start - 5) + line('a', 'b', start + 5);
+  for (int round = 0; round < 20'000; ++round) {
+    std::string text = round % 2 == 0 ? whole : log;
+    for (int i = 0; i < 1 + round % 4; ++i)
+      text[random() % text.size()] = static_cast<char>(random());
+    find_in_index(text, "bot/main.py", 20);
+    find_in_index(text, "nowhere", 32);
+    git_move move;
+    read_reflog_back(text, start, move);
+    CHECK(move.updates <= 2);
+    const std::string noise = any(round % 300);
+    read_reflog_back(noise, start, move);
+    origin_of_config("[remote \"origin\"]\n" + noise);
+    plain_address(noise);
+    CHECK(find_in_index(noise, "x", 20) == is_tracked::unknown);
+  }
 }

@@ -77,19 +77,8 @@ void become_separate() {
   if (::getuid() != 0) skip("user namespace");
 }
 
-/// Ages of those that were started last: they are too young to be judged.
-std::chrono::seconds age_of_fresh(const std::vector<census_host::known_process>& known) {
-  using namespace instance_guard;
-  std::chrono::seconds oldest{0};
-  const process_table now = process_table::read();
-  for (const auto& each : known)
-    if (const process_info* row = now.find(each.pid);
-        row != nullptr && each.label.starts_with("decoy.fresh"))
-      oldest = std::max(oldest, std::chrono::duration_cast<std::chrono::seconds>(now.age(*row)));
-  return oldest;
-}
-
-void audit(std::chrono::seconds min_age, const std::string& locks) {
+/// `fresh`: pids of those that were started last, a word each. They are too young to be judged.
+void audit(const std::string& fresh, const std::string& locks) {
   using namespace instance_guard;
   const process_table before = process_table::read();
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -97,7 +86,13 @@ void audit(std::chrono::seconds min_age, const std::string& locks) {
   census_options options;
   options.all_users = true;
   options.lock_directory = locks;
-  options.min_age = min_age;
+  options.min_age = std::chrono::seconds(0);
+  std::istringstream pids(fresh);
+  for (pid_t pid = 0; pids >> pid;)
+    if (const process_info* row = now.find(pid))
+      options.min_age = std::max(options.min_age,
+                                 std::chrono::duration_cast<std::chrono::seconds>(now.age(*row)) +
+                                     std::chrono::seconds(1));
   const census result = take_census(now, &before, options);
   for (const ghost& each : result.ghosts) {
     for (const census_entry& one : each.processes)
@@ -157,16 +152,18 @@ int run(const std::string& root, const std::string& actor, const std::string& cg
   file.close();
   std::cout.flush();
   ::close(9);
-  const auto min_age = age_of_fresh(s.known()) + std::chrono::seconds(1);
+  std::string fresh;
+  for (const auto& each : s.known())
+    if (each.label.starts_with("decoy.fresh")) fresh += std::to_string(each.pid) + " ";
   const pid_t auditor = ::fork();
   if (auditor == 0) {
     if (command != nullptr) {
-      ::setenv("CENSUS_MIN_AGE", std::to_string(min_age.count()).c_str(), 1);
+      ::setenv("CENSUS_FRESH", fresh.c_str(), 1);
       ::setenv("CENSUS_LOCKS", s.locks().c_str(), 1);
       ::execvp(command[0], command);
       ::_exit(127);
     }
-    audit(min_age, s.locks());
+    audit(fresh, s.locks());
     std::cout.flush();
     ::_exit(0);
   }
@@ -181,10 +178,9 @@ int run(const std::string& root, const std::string& actor, const std::string& cg
 int main(int count, char** words) {
   if (count < 2) return 64;
   if (std::string_view(words[1]) == "--audit") {
-    const char* min_age = ::getenv("CENSUS_MIN_AGE");
+    const char* fresh = ::getenv("CENSUS_FRESH");
     const char* locks = ::getenv("CENSUS_LOCKS");
-    audit(std::chrono::seconds(std::strtol(min_age != nullptr ? min_age : "600", nullptr, 10)),
-          locks != nullptr ? locks : "");
+    audit(fresh != nullptr ? fresh : "", locks != nullptr ? locks : "");
     return 0;
   }
   const support::temporary_directory directory;

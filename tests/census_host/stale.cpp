@@ -34,7 +34,10 @@ actor service(stage& s, const std::string& label, const std::string& truth,
 void stage_files(stage& s) {
   const std::string replaced = s.program("opt/replaced/trader");
   s.start_managed("replaced.service", [&] {
-    s.become({.label = "stale.binary_replaced", .truth = "stale", .arguments = {replaced}});
+    s.become({.label = "stale.binary_replaced",
+              .truth = "stale",
+              .arguments = {"a title of its own"},
+              .executable = replaced});
   });
   s.later([&s, replaced] { s.replace(replaced); });
   const std::string deleted = s.program("opt/deleted/trader");

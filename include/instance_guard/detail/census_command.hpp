@@ -190,7 +190,8 @@ inline void resolve_program(census_process& of, const census_view& view) {
   const auto& arguments = of.details.arguments;
   of.role =
       role_of_name(of.details.executable.path.empty() ? of.info->name() : std::string_view(name));
-  if (of.pid() == 1 || name == "systemd" || of.info->name() == "(sd-pam)")
+  if ((of.pid() == 1 && is_first_init_name(of.info->name())) || name == "systemd" ||
+      of.info->name() == "(sd-pam)")
     of.role = process_role::session;
   if (!of.visible || !of.alive() || of.role == process_role::session) return;
   const bool same_root = of.same_root = platform::shares_root(of.pid());

@@ -44,9 +44,7 @@ inline std::vector<lock_status> census_locks(const census_options& options) {
 /// anything, and what it has below it its own: then its name tells.
 inline bool is_reaper(const census_process& of) noexcept {
   const std::string_view name = of.info->name();
-  if (of.pid() == 1)
-    return is_init_name(name) || interpreter_language(name) == language::shell ||
-           is_tool_name(name);
+  if (of.pid() == 1) return is_first_init_name(name);
   if (name == "systemd") {
     for (const std::string& each : of.details.arguments)
       if (each == "--user") return true;
@@ -134,9 +132,9 @@ inline bool set_guard(const census_view& view, const std::vector<lock_status>& l
 inline bool set_starter(const census_view& view, const census_process& of, process_manager& out) {
   const census_process* at = &of;
   for (int depth = 0; depth < 256; ++depth) {
-    if (is_adopted(view, *at)) return false;
+    if (is_adopted(view, *at)) break;
     at = view.parent(*at);
-    if (at == nullptr || at->ended) return false;
+    if (at == nullptr || at->ended || is_reaper(*at)) break;
     const std::string_view name = at->info->name();
     const std::string executable = executable_name(*at);
     out.process = at->pid();

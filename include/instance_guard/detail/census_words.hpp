@@ -306,6 +306,12 @@ constexpr bool is_init_name(std::string_view name) noexcept {
   return is_one_of(name, names);
 }
 
+/// A process 1 of this name has started none of what it has below it, but what boots the host or
+/// keeps a container open.
+constexpr bool is_first_init_name(std::string_view name) noexcept {
+  return is_init_name(name) || interpreter_language(name) == language::shell || is_tool_name(name);
+}
+
 /// "pm2" of a supervisor's name, or empty.
 constexpr std::string_view supervisor_name(std::string_view name) noexcept {
   if (name == "supervisord") return "supervisord";
