@@ -2,7 +2,27 @@
 
 set(instance_guard_headers
   include/instance_guard/detail/age_text.hpp
+  include/instance_guard/detail/census_arguments.hpp
+  include/instance_guard/detail/census_code.hpp
+  include/instance_guard/detail/census_command.hpp
+  include/instance_guard/detail/census_duplicate.hpp
+  include/instance_guard/detail/census_git.hpp
+  include/instance_guard/detail/census_index.hpp
+  include/instance_guard/detail/census_manager.hpp
+  include/instance_guard/detail/census_notes.hpp
+  include/instance_guard/detail/census_orphan.hpp
+  include/instance_guard/detail/census_path.hpp
+  include/instance_guard/detail/census_pattern.hpp
+  include/instance_guard/detail/census_services.hpp
+  include/instance_guard/detail/census_session.hpp
+  include/instance_guard/detail/census_stale.hpp
+  include/instance_guard/detail/census_take.hpp
+  include/instance_guard/detail/census_text.hpp
+  include/instance_guard/detail/census_view.hpp
+  include/instance_guard/detail/census_words.hpp
+  include/instance_guard/detail/census_zombie.hpp
   include/instance_guard/detail/child_start.hpp
+  include/instance_guard/detail/container_id.hpp
   include/instance_guard/detail/deadline.hpp
   include/instance_guard/detail/direct_start.hpp
   include/instance_guard/detail/environment.hpp
@@ -56,6 +76,8 @@ set(instance_guard_headers
   include/instance_guard/detail/stray_scan.hpp
   include/instance_guard/detail/stray_sweep.hpp
   include/instance_guard/detail/stray_target.hpp
+  include/instance_guard/detail/table_details.hpp
+  include/instance_guard/detail/table_read.hpp
   include/instance_guard/detail/warden_adopt.hpp
   include/instance_guard/detail/warden_credentials.hpp
   include/instance_guard/detail/warden_kill.hpp
@@ -73,12 +95,15 @@ set(instance_guard_headers
   include/instance_guard/detail/without_throwing.hpp
   include/instance_guard/error.hpp
   include/instance_guard/file_descriptor.hpp
+  include/instance_guard/ghost_census.hpp
+  include/instance_guard/ghost_census_types.hpp
   include/instance_guard/instance_guard.hpp
   include/instance_guard/pid_lockfile.hpp
   include/instance_guard/pid_lockfile_types.hpp
   include/instance_guard/platform/platform.hpp
   include/instance_guard/platform/posix.hpp
   include/instance_guard/platform/posix_calls.hpp
+  include/instance_guard/platform/posix_census.hpp
   include/instance_guard/platform/posix_clone.hpp
   include/instance_guard/platform/posix_inspect.hpp
   include/instance_guard/platform/posix_lock.hpp
@@ -88,9 +113,12 @@ set(instance_guard_headers
   include/instance_guard/platform/posix_proc.hpp
   include/instance_guard/platform/posix_process.hpp
   include/instance_guard/platform/posix_socket.hpp
+  include/instance_guard/platform/posix_table.hpp
   include/instance_guard/process_group.hpp
   include/instance_guard/process_group_types.hpp
   include/instance_guard/process_identity.hpp
+  include/instance_guard/process_table.hpp
+  include/instance_guard/process_table_types.hpp
   include/instance_guard/signal_cleanup.hpp
   include/instance_guard/single_instance.hpp
   include/instance_guard/version.hpp
@@ -100,6 +128,7 @@ set(instance_guard_headers
 set(instance_guard_headers_linux
   include/instance_guard/platform/linux.hpp
   include/instance_guard/platform/linux_calls.hpp
+  include/instance_guard/platform/linux_census.hpp
   include/instance_guard/platform/linux_clone.hpp
   include/instance_guard/platform/linux_inspect.hpp
   include/instance_guard/platform/linux_lock.hpp
@@ -109,6 +138,7 @@ set(instance_guard_headers_linux
   include/instance_guard/platform/linux_process.hpp
   include/instance_guard/platform/linux_socket.hpp
   include/instance_guard/platform/linux_syscall.hpp
+  include/instance_guard/platform/linux_table.hpp
 )
 set(instance_guard_headers_darwin
   include/instance_guard/platform/darwin.hpp

@@ -88,8 +88,8 @@ TEST_CASE("wrong arguments: one line that says which, exit 125") {
       {"reap", "--session"},
       {"reap", "--session", ""},
       {"reap", "--session", "x", "--grace", "soon"},
-      {"reap", "4711"},
-      {"reap", "--orphans"},
+      {"reap", "0"},
+      {"reap", "--orphans", "4711", "--dry-run"},
       {"doctor", "x"},
       {"doctor", "--", "true"},
       {"completion", "tcsh"}};
@@ -104,7 +104,6 @@ TEST_CASE("wrong arguments: one line that says which, exit 125") {
     CHECK(got.out.starts_with("instance-guard"));
     CHECK(got.out.size() < 300);
   }
-  CHECK(run_tool(s, {"reap", "4711"}, {.merge_err = true}).says("not there yet"));
 }
 
 TEST_CASE("a wrong argument is told without what a terminal would obey") {

@@ -22,6 +22,7 @@ constexpr char examples[] =
     "  instance-guard run --name shiva -- python3 shiva/main.py\n"
     "  instance-guard run --timeout 10m -- pytest -n 8\n"
     "  instance-guard status shiva\n"
+    "  instance-guard audit\n"
     "\n"
     "instance-guard run --help says more of one subcommand.";
 
@@ -88,6 +89,7 @@ int main(int count, char** arguments) {
     tool::add_status(root, call);
     tool::add_list(root, call);
     tool::add_stop(root, call);
+    tool::add_audit(root, call);
     tool::add_reap(root, call);
     tool::add_doctor(root, call);
     tool::add_manual(root, call);

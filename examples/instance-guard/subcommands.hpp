@@ -18,6 +18,7 @@ void add_run(CLI::App& root, invocation& call);
 void add_status(CLI::App& root, invocation& call);
 void add_list(CLI::App& root, invocation& call);
 void add_stop(CLI::App& root, invocation& call);
+void add_audit(CLI::App& root, invocation& call);
 void add_reap(CLI::App& root, invocation& call);
 void add_doctor(CLI::App& root, invocation& call);
 void add_manual(CLI::App& root, invocation& call);

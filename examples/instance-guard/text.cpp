@@ -5,8 +5,10 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <iterator>
 #include <system_error>
 
 namespace tool {
@@ -165,8 +167,23 @@ std::string utc_time(std::chrono::system_clock::time_point at) {
   return formatted(at, "%Y-%m-%dT%H:%M:%SZ", true);
 }
 
-std::string row(std::string_view label, std::string_view text, std::size_t indent) {
-  const std::size_t room = 80 - indent;
+std::string memory(std::uint64_t bytes) {
+  constexpr const char* units[] = {"B", "kB", "MB", "GB", "TB"};
+  std::size_t unit = 0;
+  double value = static_cast<double>(bytes);
+  while (value >= 999.5 && unit + 1 < std::size(units)) {
+    value /= 1024;
+    ++unit;
+  }
+  char text[32];
+  std::snprintf(text, sizeof text, unit >= 3 && value < 9.95 ? "%.1f %s" : "%.0f %s", value,
+                units[unit]);
+  return text;
+}
+
+std::string row(std::string_view label, std::string_view text, std::size_t indent,
+                std::size_t columns) {
+  const std::size_t room = columns - indent;
   std::string result = "  " + cell(label, indent - 2);
   for (;;) {
     // As many words as fit; a word that is too long for any line is broken.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "linux_calls.hpp"    // IWYU pragma: export
+#include "linux_census.hpp"   // IWYU pragma: export
 #include "linux_clone.hpp"    // IWYU pragma: export
 #include "linux_inspect.hpp"  // IWYU pragma: export
 #include "linux_lock.hpp"     // IWYU pragma: export
@@ -11,3 +12,4 @@
 #include "linux_process.hpp"  // IWYU pragma: export
 #include "linux_socket.hpp"   // IWYU pragma: export
 #include "linux_syscall.hpp"  // IWYU pragma: export
+#include "linux_table.hpp"    // IWYU pragma: export

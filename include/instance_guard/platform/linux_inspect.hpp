@@ -66,7 +66,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int for_each_part(const process_view& view, co
                                                     void* context) noexcept {
   constexpr size_t keep = 320;  // a line of maps is 73 bytes and the path
   char path[64];
-  const int file = sys::openat(view.directory, leaf_path(view, path, leaf), O_RDONLY | O_CLOEXEC);
+  const int file = sys::openat(view.directory, leaf_path(view, path, leaf), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (file < 0) return file;
   char part[keep];
   size_t used = 0;
@@ -134,7 +134,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int view_stat(const process_view& view, proces
                                                 bool* in_transition = nullptr) noexcept {
   char path[64];
   char text[1024];
-  const int file = sys::openat(view.directory, inspect::leaf_path(view, path, "stat"), O_RDONLY | O_CLOEXEC);
+  const int file = sys::openat(view.directory, inspect::leaf_path(view, path, "stat"), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (file < 0) return file;
   long size = 0;
   do {
@@ -220,7 +220,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int view_control_group(const process_view& vie
                                                          size_t size, uint64_t& out) noexcept {
   char path[64];
   out = 0;
-  const int file = sys::openat(view.directory, inspect::leaf_path(view, path, "cgroup"), O_RDONLY | O_CLOEXEC);
+  const int file = sys::openat(view.directory, inspect::leaf_path(view, path, "cgroup"), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (file == -ENOENT) {
     process_stat facts;  // no such file, or no such process any more
     return view_stat(view, facts);
@@ -317,7 +317,7 @@ INSTANCE_GUARD_NO_SANITIZE inline uint64_t process_clock_now() noexcept {
 
 /// True if it is a process, not one thread of one: /proc/<tid> can be opened too.
 INSTANCE_GUARD_NO_SANITIZE inline bool view_is_process(const process_view& view) noexcept {
-  const int file = sys::openat(view.directory, "status", O_RDONLY | O_CLOEXEC);
+  const int file = sys::openat(view.directory, "status", O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (file < 0) return false;
   char text[512];  // Tgid is the fourth line
   long size = 0;
@@ -343,7 +343,7 @@ INSTANCE_GUARD_NO_SANITIZE inline pid_t last_process_id() noexcept {
   if (size <= 0) {
     // The last number in there is the same, unless another file is mounted over it (a container's
     // view of the load, which knows nothing of processes).
-    const int file = sys::open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
+    const int file = sys::open("/proc/loadavg", O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (file < 0) return 0;
     struct stat here, there;
     const bool real = sys::fstat(file, &here) == 0 &&

@@ -23,6 +23,7 @@ struct process_stat {
   int threads = 0;
   bool executed = true;         ///< a program since it was forked
   bool exiting = false;         ///< its main thread is on its way out
+  bool kernel_thread = false;
   uint64_t start_time = 0;      ///< clock ticks since boot (sysconf(_SC_CLK_TCK) a second)
   uint64_t cpu_time = 0;        ///< user and system, clock ticks
   uint64_t virtual_size = 0;    ///< bytes
@@ -117,9 +118,11 @@ INSTANCE_GUARD_NO_SANITIZE inline bool parse_process_stat(const char* text, size
   out.session = static_cast<pid_t>(number[6]);
   out.terminal = static_cast<int>(number[7]);
   constexpr uint64_t forked_without_exec = 0x40;  // PF_FORKNOEXEC, see proc_pid_stat(5)
-  constexpr uint64_t exiting = 0x4;  // PF_EXITING
+  constexpr uint64_t exiting = 0x4;               // PF_EXITING
   out.executed = (number[9] & forked_without_exec) == 0;
   out.exiting = (number[9] & exiting) != 0;
+  constexpr uint64_t kernel_thread = 0x00200000;  // PF_KTHREAD
+  out.kernel_thread = (number[9] & kernel_thread) != 0;
   out.cpu_time = number[14] + number[15];
   out.threads = static_cast<int>(number[20]);
   out.start_time = number[22];
@@ -165,14 +168,11 @@ INSTANCE_GUARD_NO_SANITIZE inline bool is_process(pid_t id) noexcept {
 /// True where for_each_process() works.
 inline constexpr bool can_list_processes = true;
 
-/// Calls `visit` for each process id in /proc until it returns false. `buffer` holds directory
-/// entries meanwhile (32 KiB reads a small host in one go). 0, or a negated errno: -ENOENT
-/// without /proc.
-INSTANCE_GUARD_NO_SANITIZE inline int for_each_process(void* buffer, size_t size,
-                                                       bool (*visit)(pid_t, void*),
-                                                       void* context) noexcept {
-  const int directory = sys::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (directory < 0) return directory;
+/// Calls `visit` for each process id in an open /proc until it returns false. `buffer` holds
+/// directory entries meanwhile (32 KiB reads a small host in one go). 0, or a negated errno.
+INSTANCE_GUARD_NO_SANITIZE inline int for_each_process_in(int directory, void* buffer, size_t size,
+                                                          bool (*visit)(pid_t, void*),
+                                                          void* context) noexcept {
   const char* data = static_cast<const char*>(buffer);
   long got = 0;
   bool go_on = true;
@@ -189,8 +189,18 @@ INSTANCE_GUARD_NO_SANITIZE inline int for_each_process(void* buffer, size_t size
       at += length;
     }
   }
-  sys::close(directory);
   return got < 0 ? static_cast<int>(got) : 0;
+}
+
+/// The same for /proc. -ENOENT without /proc.
+INSTANCE_GUARD_NO_SANITIZE inline int for_each_process(void* buffer, size_t size,
+                                                       bool (*visit)(pid_t, void*),
+                                                       void* context) noexcept {
+  const int directory = sys::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (directory < 0) return directory;
+  const int result = for_each_process_in(directory, buffer, size, visit, context);
+  sys::close(directory);
+  return result;
 }
 
 /// The inode of a process's pid namespace (0: can't be read). Two processes with different

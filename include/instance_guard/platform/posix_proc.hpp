@@ -18,6 +18,7 @@ struct process_stat {
   int threads = 0;
   bool executed = false;        ///< a program since it was forked; false: not known
   bool exiting = true;          ///< it may be
+  bool kernel_thread = false;
   uint64_t start_time = 0;
   uint64_t cpu_time = 0;
   uint64_t virtual_size = 0;

@@ -1,0 +1,152 @@
+// reap PID... and reap --orphans: only what a census that is taken now calls a ghost.
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "audit_words.hpp"
+#include "process_facts.hpp"
+#include "reap_arguments.hpp"
+#include "reap_trees.hpp"
+#include "session_scan.hpp"
+#include "text.hpp"
+
+namespace tool {
+namespace {
+
+using namespace instance_guard;
+using std::chrono::milliseconds;
+
+/// What is to happen.
+struct plan {
+  std::vector<doomed_process> all = {};
+  std::vector<std::string> refused = {};  ///< "pid 7 is no ghost: ..."
+};
+
+bool would_be_started_again(const process_manager& who) {
+  return who.kind == manager_kind::unit || who.kind == manager_kind::user_unit ||
+         who.kind == manager_kind::launchd || who.kind == manager_kind::container ||
+         who.kind == manager_kind::supervisor;
+}
+
+/// Why a ghost is not ended here; empty: it can be.
+std::string why_not(const ghost& found, const census_entry& entry) {
+  const std::vector<pid_t> kin = own_line();
+  if (std::find(kin.begin(), kin.end(), entry.process.id.pid) != kin.end())
+    return "this command is below it";
+  if (found.kind == ghost_kind::zombie)
+    return "a zombie has ended already; its parent " + std::to_string(entry.process.parent) +
+           " does not reap it";
+  if (entry.keep) return "of " + shown(found.program) + " it is the one to keep";
+  if (would_be_started_again(entry.managed_by))
+    return shown(entry.managed_by.text()) + " would start it again" +
+           (found.remedy.empty() ? "" : ": " + shown(found.remedy));
+  return {};
+}
+
+doomed_process doomed(const ghost& found, const census_entry& entry) {
+  doomed_process result;
+  result.who = entry.process.id;
+  result.command = command_of(entry);
+  result.why = std::string(to_string(found.kind)) + ": " + shown(found.why);
+  return result;
+}
+
+void plan_orphans(const census& found, plan& out) {
+  for (const ghost& each : found.ghosts) {
+    if (each.kind != ghost_kind::orphan) continue;
+    for (const census_entry& entry : each.processes) {
+      doomed_process one = doomed(each, entry);
+      one.kept = why_not(each, entry);
+      out.all.push_back(std::move(one));
+    }
+  }
+}
+
+void plan_pid(const census& found, pid_t pid, plan& out) {
+  const std::string who = "pid " + std::to_string(pid);
+  std::string reason;
+  for (const ghost& each : found.ghosts)
+    for (const census_entry& entry : each.processes) {
+      if (entry.process.id.pid != pid) continue;
+      const std::string fault = why_not(each, entry);
+      if (fault.empty()) {
+        out.all.push_back(doomed(each, entry));
+        return;
+      }
+      reason = fault;
+    }
+  process_facts facts;
+  if (!reason.empty()) {
+    out.refused.push_back(who + " is not ended: " + reason);
+  } else if (!read_facts(pid, facts)) {
+    // What was to be ended is gone.
+  } else if (facts.ended()) {
+    out.refused.push_back(who + " is a zombie: it has ended already, its parent " +
+                          std::to_string(facts.parent) + " does not reap it");
+  } else {
+    out.refused.push_back(who + " is no ghost (any more): see instance-guard audit --verbose");
+  }
+}
+
+std::string table(const std::vector<doomed_process>& list, bool kept) {
+  constexpr std::size_t indent = 20;
+  std::string text;
+  for (const doomed_process& each : list) {
+    if (each.kept.empty() == kept) continue;
+    if (text.empty()) text = "  PID      AGE      COMMAND\n";
+    text += row(cell(std::to_string(each.who.pid), 7) + "  " + age(age_of(each.who)),
+                cut(each.command, 240), indent);
+    text += row("  why", cut(kept ? each.kept : each.why, 240), indent);
+  }
+  return text;
+}
+
+std::string section(const char* verb, const std::vector<doomed_process>& list, bool kept) {
+  const auto count = static_cast<std::size_t>(std::count_if(
+      list.begin(), list.end(), [&](const doomed_process& each) { return each.kept.empty() != kept; }));
+  if (count == 0 && kept) return {};
+  return std::string(verb) + " " + counted(count, "process", "processes") + "\n" +
+         table(list, kept);
+}
+
+}  // namespace
+
+int reap_ghosts(const reap_arguments& arguments, milliseconds grace) {
+  census_arguments what = arguments.census;
+  // A second look at zombies would tell nothing that can be ended.
+  what.kinds = arguments.orphans ? std::vector<std::string>{"orphan"}
+                                 : std::vector<std::string>{"orphan", "duplicate", "stale"};
+  const census found = take_census_now(what);
+  plan to_do;
+  if (arguments.orphans) plan_orphans(found, to_do);
+  for (const std::string& each : arguments.pids)
+    plan_pid(found, static_cast<pid_t>(std::atoi(each.c_str())), to_do);
+  for (const std::string& each : to_do.refused) std::fputs((each + "\n").c_str(), stderr);
+  if (arguments.dry_run) {
+    add_descendants(to_do.all, process_table::read());
+    print(section("would end", to_do.all, false) + section("would keep", to_do.all, true));
+    return to_do.refused.empty() ? 0 : 1;
+  }
+  std::vector<doomed_process> left = end_trees(to_do.all, grace);
+  std::erase_if(to_do.all, [&](const doomed_process& each) {
+    return std::any_of(left.begin(), left.end(),
+                       [&](const doomed_process& one) { return one.who == each.who; });
+  });
+  print(section("ended", to_do.all, false) + section("kept", to_do.all, true));
+  if (!left.empty())
+    std::fputs((counted(left.size(), "process", "processes") + " could not be ended\n" +
+                table(left, false))
+                   .c_str(),
+               stderr);
+  const bool denied = std::any_of(to_do.all.begin(), to_do.all.end(), [](const doomed_process& each) {
+    return each.kept == "not permitted";
+  });
+  return to_do.refused.empty() && left.empty() && !denied ? 0 : 1;
+}
+
+}  // namespace tool

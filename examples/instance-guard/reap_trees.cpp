@@ -1,0 +1,90 @@
+#include "reap_trees.hpp"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <map>
+#include <thread>
+
+#include "process_facts.hpp"
+#include "process_text.hpp"
+
+namespace tool {
+namespace {
+
+using namespace instance_guard;
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+/// Why this descendant stays; empty: it does not.
+std::string why_kept(const process_table& table, const process_info& row) {
+  const std::vector<pid_t> kin = own_line();
+  if (row.id.pid == 1 || std::find(kin.begin(), kin.end(), row.id.pid) != kin.end())
+    return row.id.pid == ::getpid() ? "this command itself" : "this command is below it";
+  read_options markers;
+  markers.markers = true;
+  std::error_code ec;
+  const process_details details = table.details(row, markers, ec);
+  if (const std::string* keep = details.marker("INSTANCE_GUARD_KEEP"); keep != nullptr && *keep == "1")
+    return "INSTANCE_GUARD_KEEP=1: it is meant to stay";
+  return {};
+}
+
+bool lives(const process_table& table, const process_identity& who) {
+  const process_info* row = table.find(who);
+  return row != nullptr && !row->ended();
+}
+
+void send(doomed_process& target, int number) {
+  std::error_code ec;
+  process_handle handle = process_handle::open(target.who, ec);
+  if (ec) return;
+  handle.signal(number, ec);
+  // One that is stopped hears it too.
+  if (!ec && number == SIGTERM) handle.signal(SIGCONT, ec);
+  if (ec == std::errc::operation_not_permitted) target.kept = "not permitted";
+}
+
+}  // namespace
+
+void add_descendants(std::vector<doomed_process>& all, const process_table& table) {
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const doomed_process above = all[i];
+    // Children of a pid are its own only while it is the same process.
+    if (!above.kept.empty() || !lives(table, above.who)) continue;
+    for (const process_info& row : table.children_of(above.who.pid)) {
+      const bool known = std::any_of(all.begin(), all.end(),
+                                     [&](const doomed_process& each) { return each.who == row.id; });
+      if (known || row.ended() || row.id.start_time < above.who.start_time) continue;
+      doomed_process child;
+      child.who = row.id;
+      child.command = command_of(row.id.pid);
+      child.why = "below pid " + std::to_string(above.who.pid);
+      child.kept = why_kept(table, row);
+      all.push_back(std::move(child));
+    }
+  }
+}
+
+std::vector<doomed_process> end_trees(std::vector<doomed_process>& all, milliseconds grace) {
+  const auto kill_at = steady_clock::now() + std::min(grace, milliseconds(86'400'000));
+  const auto give_up_at = kill_at + milliseconds(10'000);
+  for (;;) {
+    const process_table table = process_table::read();
+    add_descendants(all, table);
+    const auto now = steady_clock::now();
+    std::vector<doomed_process> left;
+    for (doomed_process& each : all) {
+      if (!each.kept.empty() || !lives(table, each.who)) continue;
+      if (now >= kill_at) send(each, SIGKILL);
+      else if (!each.signalled) send(each, SIGTERM);
+      each.signalled = true;
+      left.push_back(each);
+    }
+    if (left.empty() || now >= give_up_at) return left;
+    std::this_thread::sleep_for(milliseconds(now >= kill_at ? 2 : 20));
+  }
+}
+
+}  // namespace tool

@@ -1,0 +1,21 @@
+// layer 1: what a census asks the system about: POSIX tells nothing of it.
+#pragma once
+
+#include <cerrno>
+#include <string>
+#include <sys/types.h>
+#include <vector>
+
+namespace instance_guard::platform {
+
+/// Whether a process ignores SIGHUP: can't be told.
+inline int process_ignores_hangup(pid_t) noexcept { return -ENOSYS; }
+
+/// True if absolute paths mean the same to this process as to the caller: who has another root
+/// directory can't be told.
+inline bool shares_root(pid_t) noexcept { return true; }
+
+/// Where file systems are mounted that may not answer: not known.
+inline std::vector<std::string> slow_mounts() { return {}; }
+
+}  // namespace instance_guard::platform

@@ -1,0 +1,136 @@
+// Duplicates and declared services by the rules, on hosts on paper.
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <instance_guard/ghost_census.hpp>
+#include <string>
+#include <vector>
+
+#include "support/paper_host.hpp"
+
+using namespace support;
+
+TEST_CASE("managed beside unmanaged is critical, the managed one is kept") {
+  const census result = paper_host().with(bot(1, {"--debug"})).with(managed(2)).take();
+  REQUIRE(kinds(result) == std::vector<std::string>{"duplicate"});
+  const ghost& found = result.ghosts[0];
+  CHECK(found.level == severity::critical);
+  CHECK(found.processes[0].keep);
+  CHECK(found.processes[0].process.id.pid == paper_host::base + 2);
+  CHECK(found.processes[1].difference == "+--debug");
+  CHECK(found.headline == "shiva/main.py runs 2 times");
+  CHECK(found.remedy == "instance-guard reap " + std::to_string(paper_host::base + 1));
+}
+
+TEST_CASE("a managed one may be young, an unmanaged one not") {
+  draft young = managed(2);
+  young.age = 5s;
+  CHECK(paper_host().with(bot(1)).with(young).take().ghosts.size() == 1);
+  draft fresh = bot(1);
+  fresh.age = 5s;
+  CHECK(paper_host().with(fresh).with(managed(2)).take().ghosts.empty());
+  census_options soon;
+  soon.min_age = 4s;
+  CHECK(paper_host().with(fresh).with(managed(2)).take(soon).ghosts.size() == 1);
+}
+
+TEST_CASE("two units with the same arguments are a duplicate, with other arguments not") {
+  CHECK(paper_host().with(managed(1)).with(managed(2, "other")).take().ghosts.size() == 1);
+  CHECK(paper_host().with(managed(1)).with(managed(2, "other", {"--b"})).take().ghosts.empty());
+  CHECK(paper_host().with(managed(1, "w@1")).with(managed(2, "w@2")).take().ghosts.empty());
+}
+
+TEST_CASE("workers count with their master, also in sessions of their own") {
+  // Nothing else ties them together below cron: no unit, no supervisor, no job.
+  const auto job = [](int number, int parent) {
+    draft result = bot(number, {"--live"});
+    result.parent = parent;
+    return result;
+  };
+  const draft cron{
+      .number = 1, .name = "cron", .arguments = {"cron"}, .executable = "/usr/sbin/cron"};
+  draft shell{.number = 3,
+              .parent = 2,
+              .name = "sh",
+              .arguments = {"sh", "-c", "x"},
+              .executable = "/usr/bin/dash"};
+  CHECK(paper_host().with(cron).with(job(2, 1)).with(job(3, 2)).take().ghosts.empty());
+  CHECK(paper_host().with(cron).with(job(2, 1)).with(shell).with(job(4, 3)).take().ghosts.empty());
+  // But two runs of one job that overlap are two.
+  CHECK(paper_host().with(cron).with(job(2, 1)).with(job(3, 1)).take().ghosts.size() == 1);
+}
+
+TEST_CASE("not of another user, another container, another directory of a runner") {
+  draft other = bot(1);
+  other.user = ::geteuid() + 1;
+  census_options all;
+  all.all_users = true;
+  CHECK(paper_host().with(other).with(managed(2)).take(all).ghosts.empty());
+  draft contained = bot(1);
+  contained.container = std::string(64, 'a');
+  CHECK(paper_host().with(contained).with(managed(2)).take().ghosts.empty());
+}
+
+TEST_CASE("other arguments, both in terminals, are no duplicate; the same are a warning") {
+  draft one = bot(1, {"--a"}), two = bot(2, {"--b"}), same = bot(3, {"--a"});
+  one.terminal = two.terminal = same.terminal = 34'817;
+  CHECK(paper_host().with(one).with(two).take().ghosts.empty());
+  const census result = paper_host().with(one).with(same).take();
+  REQUIRE(kinds(result) == std::vector<std::string>{"duplicate"});
+  CHECK(result.ghosts[0].level == severity::warning);
+}
+
+TEST_CASE("a declared service is counted: too many, none, enough") {
+  census_options options;
+  options.services = {{"shiva", "shiva/main\\.py", 1}};
+  draft one = bot(1, {"--a"}), two = bot(2, {"--b"});
+  one.terminal = two.terminal = 34'817;
+  const census two_run = paper_host().with(one).with(two).take(options);
+  REQUIRE(kinds(two_run) == std::vector<std::string>{"duplicate"});
+  CHECK(two_run.services[0].found == 2);
+  const census none = paper_host().take(options);
+  CHECK(none.services[0].found == 0);
+  CHECK(notes(none, note_kind::service_missing) == 1);
+  CHECK(none.worst() == severity::warning);
+  options.services[0].count = 2;
+  CHECK(paper_host().with(one).with(two).take(options).ghosts.empty());
+}
+
+TEST_CASE("a shell, grep or an editor that mentions a declared service is not counted") {
+  census_options options;
+  options.services = {{"shiva", "shiva/main\\.py", 1}};
+  const census result = paper_host()
+                            .with(managed(1))
+                            .with({.number = 2,
+                                   .name = "sh",
+                                   .arguments = {"sh", "-c", "python3 shiva/main.py"},
+                                   .executable = "/usr/bin/dash"})
+                            .with({.number = 3,
+                                   .name = "grep",
+                                   .arguments = {"grep", "shiva/main.py"},
+                                   .executable = "/usr/bin/grep"})
+                            .with({.number = 4,
+                                   .name = "vim",
+                                   .arguments = {"vim", "shiva/main.py"},
+                                   .executable = "/usr/bin/vim.basic"})
+                            .take(options);
+  CHECK(result.services[0].found == 1);
+  CHECK(result.ghosts.empty());
+}
+
+TEST_CASE("a pattern that is none is an error, not a crash; what is ignored is no ghost") {
+  census_options options;
+  options.ignore = {"("};
+  std::error_code ec;
+  CHECK(take_census(process_table(), nullptr, options, ec).ghosts.empty());
+  CHECK(ec == std::errc::invalid_argument);
+  options.ignore = {"shiva/main"};
+  CHECK(paper_host().with(bot(1, {"--debug"})).with(managed(2)).take(options).ghosts.empty());
+}
+
+TEST_CASE("only the kinds that are asked for") {
+  census_options options;
+  options.kinds = {ghost_kind::orphan};
+  CHECK(paper_host().with(bot(1)).with(managed(2)).take(options).ghosts.empty());
+}

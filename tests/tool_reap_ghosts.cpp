@@ -1,0 +1,194 @@
+// instance-guard reap PID... and --orphans: what is a ghost now ends with its tree, and nobody else.
+#include <doctest/doctest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "../examples/instance-guard/reap_trees.hpp"
+#include "support/own_pid_namespace.hpp"
+#include "support/scene.hpp"
+#include "support/tool_result.hpp"
+
+using namespace support;
+using namespace std::chrono_literals;
+using instance_guard::process_identity;
+
+namespace {
+
+tool_result reap(const scene& s, std::vector<std::string> words) {
+  words.insert(words.begin(), {"reap", "--grace", "300ms"});
+  return run_tool(s, std::move(words), {.merge_err = true});
+}
+
+std::vector<std::string> at_once(std::vector<std::string> words) {
+  words.insert(words.end(), {"--min-age", "0"});
+  return words;
+}
+
+bool expect(bool holds, const std::string& what, const tool_result& got) {
+  if (!holds) std::fprintf(stderr, "not so: %s\nexit %d\n%s\n", what.c_str(), got.code, got.out.c_str());
+  return holds;
+}
+
+/// What is left of a session that has ended, and the pid that it says.
+pid_t start_orphan(const scene& s, std::vector<std::string> words = {"daemon", "sleep"},
+                   std::vector<std::string> environment = {}, const std::string& program_path = {}) {
+  // Each of another session: one that lives would speak for the others.
+  static int count = 0;
+  environment.push_back("INSTANCE_GUARD_SESSION=reap-" + std::to_string(::getpid()) + "-" + std::to_string(++count));
+  words.insert(words.begin(), program_path.empty() ? s.helper() : program_path);
+  program parent = s.start(std::move(words), {.environment = std::move(environment)});
+  const auto line = parent.read_until("ready pid=");
+  parent.wait();
+  return line ? static_cast<pid_t>(std::stol(line->substr(10))) : 0;
+}
+
+bool lives(pid_t pid) {
+  std::error_code ec;
+  return instance_guard::is_alive(process_identity::of(pid, ec)) && !ec;
+}
+
+void alone(const std::function<int(const scene&)>& part) {
+  const scene s;
+  const int code = in_own_pid_namespace([&] { return part(s); });
+  if (code == no_namespace) MESSAGE("skipped: no pid namespace here");
+  else CHECK(code == 0);
+}
+
+}  // namespace
+
+TEST_CASE("what is no pid is refused, and one way at a time") {
+  const scene s;
+  for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
+           {"0"}, {"-1"}, {"1x"}, {"007"}, {"99999999999"}, {""}, {}, {"7", "--orphans"},
+           {"7", "--session", "x"}, {"--orphans", "--session", "x"}}) {
+    const tool_result got = reap(s, words);
+    CHECK(got.code == 125);
+  }
+}
+
+TEST_CASE("an orphan ends, with all that is below it; a stranger stays") {
+  const scene s;
+  canary stranger;
+  const pid_t leaf = start_orphan(s, {"daemon", "fork", "fork", "ignore", "sleep"});
+  REQUIRE(leaf > 0);
+  const auto table = instance_guard::process_table::read();
+  const pid_t root = table.find(table.find(leaf)->parent)->parent;
+  const tool_result got = reap(s, at_once({std::to_string(root)}));
+  CAPTURE(got.out);
+  CHECK(got.code == 0);
+  CHECK(got.says("ended 3 processes"));
+  CHECK(got.says("below pid " + std::to_string(root)));
+  CHECK(s.empty());
+}
+
+TEST_CASE("the whole tree of an orphan ends: children, stopped ones, those that ignore SIGTERM") {
+  alone([](const scene& s) {
+    start_orphan(s, {"daemon", "fork", "fan=3", "ignore", "sleep"});
+    start_orphan(s, {"daemon", "stopped"});
+    const std::size_t before = s.processes().size();
+    const tool_result dry = reap(s, at_once({"--orphans", "--dry-run"}));
+    if (!expect(dry.code == 0 && dry.says("would end ") && s.processes().size() == before, "a dry run", dry)) return 1;
+    if (!expect(fits(dry.out), "80 columns", dry)) return 2;
+    const tool_result got = reap(s, at_once({"--orphans"}));
+    return expect(got.code == 0 && s.empty() && got.says("ended " + std::to_string(before)), "none is left", got) ? 0 : 3;
+  });
+}
+
+TEST_CASE("--orphans spares the young, what is meant to stay, and what is nobody's ghost") {
+  alone([](const scene& s) {
+    const pid_t young = start_orphan(s);
+    // (Two of one program, one of them an orphan, would be a duplicate.)
+    program child = s.start({"sleep", "60"});
+    std::filesystem::copy_file(s.helper(), s / "keeper");
+    const pid_t kept = start_orphan(s, {"daemon", "sleep"}, {"INSTANCE_GUARD_KEEP=1"}, s / "keeper");
+    const tool_result by_age = reap(s, {"--orphans"});
+    if (!expect(by_age.code == 0 && lives(young) && by_age.says("ended 0 processes"), "young", by_age)) return 1;
+    const tool_result got = reap(s, at_once({"--orphans"}));
+    if (!expect(got.code == 0 && !lives(young), "ended", got)) return 2;
+    return expect(lives(kept) && !child.ended(), "spared", got) ? 0 : 3;
+  });
+}
+
+TEST_CASE("of a duplicate the one to keep is refused, the other ends") {
+  alone([](const scene& s) {
+    const pid_t left = start_orphan(s);
+    const pid_t kept = start_orphan(s, {"daemon", "sleep"}, {"INSTANCE_GUARD_KEEP=1"});
+    const tool_result got = reap(s, at_once({std::to_string(kept), std::to_string(left)}));
+    const bool one = got.code == 1 && got.says("pid " + std::to_string(kept) + " is not ended: ") &&
+                     got.says("it is the one to keep") && got.says("ended 1 process\n");
+    return expect(one && lives(kept) && !lives(left), "the one to keep stays", got) ? 0 : 1;
+  });
+}
+
+TEST_CASE("what is no ghost is refused, and lives on") {
+  const scene s;
+  canary innocent;
+  const tool_result got = reap(s, at_once({std::to_string(innocent.pid())}));
+  CHECK(got.code == 1);
+  CHECK(got.says("pid " + std::to_string(innocent.pid()) + " is no ghost"));
+  CHECK(reap(s, at_once({std::to_string(::getpid())})).code == 1);
+  CHECK(reap(s, at_once({"1"})).code == 1);
+}
+
+TEST_CASE("what has ended already is nothing to do; a zombie is its parent's to reap") {
+  const scene s;
+  const pid_t zombie = ::fork();
+  if (zombie == 0) ::_exit(0);
+  siginfo_t info;
+  ::waitid(P_PID, static_cast<id_t>(zombie), &info, WEXITED | WNOWAIT);
+  const tool_result got = reap(s, {std::to_string(zombie)});
+  CHECK(got.code == 1);
+  CHECK(got.says("zombie"));
+  CHECK(got.says(std::to_string(::getpid())));
+  ::waitpid(zombie, nullptr, 0);
+  CHECK(reap(s, {"2147483"}).code == 0);
+}
+
+TEST_CASE("a pid that belongs to another process by now is left alone") {
+  canary innocent;
+  std::error_code ec;
+  tool::doomed_process last_week;
+  last_week.who = process_identity::of(innocent.pid(), ec);
+  --last_week.who.start_time;
+  std::vector<tool::doomed_process> all = {last_week};
+  CHECK(tool::end_trees(all, 50ms).empty());
+  CHECK(all.size() == 1);  // nor what is below it
+  CHECK(innocent.alive());
+}
+
+TEST_CASE("descendants that are meant to stay do, with what is below them") {
+  const scene s;
+  program root = s.start(s.words({"fork", "sleep"}));
+  REQUIRE(root.read_until("ready"));
+  program kept = s.start(s.words({"fork", "sleep"}), {.environment = {"INSTANCE_GUARD_KEEP=1"}});
+  REQUIRE(kept.read_until("ready"));
+  std::error_code ec;
+  tool::doomed_process doomed;
+  doomed.who = process_identity::of(root.pid(), ec);
+  std::vector<tool::doomed_process> all = {doomed};
+  tool::add_descendants(all, instance_guard::process_table::read());
+  CHECK(all.size() == 2);
+  CHECK(all[1].kept.empty());
+  tool::doomed_process spared;
+  spared.who = process_identity::self();
+  all = {spared};
+  tool::add_descendants(all, instance_guard::process_table::read());
+  std::size_t kept_ones = 0;
+  for (const tool::doomed_process& each : all) {
+    if (each.who.pid == kept.pid()) CHECK(each.kept.find("INSTANCE_GUARD_KEEP") != std::string::npos);
+    kept_ones += each.kept.empty() ? 0U : 1U;
+  }
+  CHECK(kept_ones == 1);
+  CHECK(all.size() == 4);  // the child of the one that stays is not even looked at
+  all = {doomed};
+  CHECK(tool::end_trees(all, 300ms).empty());
+  CHECK(!kept.ended());
+  s.end();
+}
