@@ -99,6 +99,10 @@ TEST_CASE("entries that would block a reader do not: fifos in the place of files
   REQUIRE(table.find(77) != nullptr);
   CHECK(table.stored_details(*table.find(77))->arguments.empty());
   CHECK(table.find(79) != nullptr);
+  read_options lean;
+  lean.proc = proc.what().proc;
+  std::error_code ec;
+  CHECK(process_table::read(lean, ec).size() == 2);
   ::close(held);
 }
 
