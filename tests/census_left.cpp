@@ -132,11 +132,8 @@ TEST_CASE("an agent that is process 1 of its container is a living one") {
 TEST_CASE("a parent that started later is a stranger with a reused number") {
   paper_host host;
   host.with({.number = 9, .name = "stranger", .arguments = {"stranger"}});
-  draft child{.number = 1, .parent = 9, .arguments = {"x"}, .markers = {{"CLAUDECODE", "1"}}};
-  const census result = host.with(child).take();
-  for (const ghost& each : result.ghosts)
-    for (const census_entry& one : each.processes)
-      CHECK(one.managed_by.process != paper_host::base + 9);
+  const process_table table = host.with({.number = 1, .parent = 9, .arguments = {"x"}}).table();
+  CHECK(managed_by(table, *table.find(paper_host::base + 1)).kind == manager_kind::nobody);
 }
 
 TEST_CASE("a session with an id lives while one of its agents does") {
