@@ -125,9 +125,11 @@ inline bool has_ended(const process_info& info) noexcept {
   platform::process_view process;
   if (platform::open_process(info.id.pid, process) != 0) return false;
   char buffer[4096];
-  const int living = platform::view_living_thread(process, buffer, sizeof buffer);
+  std::uint64_t met = 0, met_again = 0;
+  const bool none = platform::view_living_thread(process, buffer, sizeof buffer, met) == -ESRCH &&
+                    platform::view_living_thread(process, buffer, sizeof buffer, met_again) == -ESRCH;
   platform::close_process(process);
-  return living == -ESRCH;
+  return none && met == met_again;
 }
 
 /// What the rules need of each process.

@@ -249,9 +249,10 @@ inline int fill_details(found_process process, const read_options& what, table_p
   };
   // A leader that has ended shows nothing of its own while its other threads live.
   char buffer[1024];
+  std::uint64_t met = 0;
   const bool led_by_another =
       process.facts.state == 'Z' && process.facts.threads > 1 &&
-      platform::view_living_thread(process.view, buffer, sizeof buffer) == 0;
+      platform::view_living_thread(process.view, buffer, sizeof buffer, met) == 0;
   // A thread of the kernel, and what has ended, execute nothing and carry nothing.
   const bool runs_a_program = !process.facts.kernel_thread &&
                               (led_by_another || process.facts.state != 'Z') && !process.ended();
