@@ -393,7 +393,7 @@ TEST_CASE("noise is no index, no reflog and no config, and does no harm") {
     git_move move;
     read_reflog_back(text, start, move);
     CHECK(move.updates <= 2);
-    const std::string noise = any(round % 300);
+    const std::string noise = any(static_cast<std::size_t>(round) % 300);
     read_reflog_back(noise, start, move);
     origin_of_config("[remote \"origin\"]\n" + noise);
     plain_address(noise);

@@ -116,15 +116,30 @@ TEST_CASE("--orphans spares the young, what is meant to stay, and what is nobody
   });
 }
 
-TEST_CASE("of a duplicate the one to keep is refused, the other ends") {
-  alone([](const scene& s) {
-    const pid_t left = start_orphan(s);
-    const pid_t kept = start_orphan(s, {"daemon", "sleep"}, {"INSTANCE_GUARD_KEEP=1"});
-    const tool_result got = reap(s, at_once({std::to_string(kept), std::to_string(left)}));
-    const bool one = got.code == 1 && got.says("pid " + std::to_string(kept) + " is not ended: ") &&
-                     got.says("it is the one to keep") && got.says("ended 1 process\n");
-    return expect(one && lives(kept) && !lives(left), "the one to keep stays", got) ? 0 : 1;
-  });
+TEST_CASE("refused: the one to keep, what would be started again, a zombie, what is above") {
+  using namespace instance_guard;
+  ghost found;
+  found.kind = ghost_kind::duplicate;
+  census_entry entry;
+  entry.process.id.pid = 0x7ffffff0;
+  CHECK(tool::why_not_ended(found, entry).empty());
+  entry.keep = true;
+  CHECK(tool::why_not_ended(found, entry).find("the one to keep") != std::string::npos);
+  entry.keep = false;
+  for (const manager_kind kind : {manager_kind::unit, manager_kind::user_unit, manager_kind::launchd,
+                                  manager_kind::container, manager_kind::supervisor}) {
+    entry.managed_by.kind = kind;
+    CHECK(tool::why_not_ended(found, entry).find("would start it again") != std::string::npos);
+  }
+  for (const manager_kind kind : {manager_kind::terminal, manager_kind::tmux, manager_kind::program}) {
+    entry.managed_by.kind = kind;
+    CHECK(tool::why_not_ended(found, entry).empty());
+  }
+  entry.process.id.pid = ::getppid();
+  CHECK(tool::why_not_ended(found, entry) == "this command is below it");
+  entry.process.id.pid = 0x7ffffff0;
+  found.kind = ghost_kind::zombie;
+  CHECK(tool::why_not_ended(found, entry).find("has ended already") != std::string::npos);
 }
 
 TEST_CASE("what is no ghost is refused, and lives on") {

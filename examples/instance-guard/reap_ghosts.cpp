@@ -27,27 +27,6 @@ struct plan {
   std::vector<std::string> refused = {};  ///< "pid 7 is no ghost: ..."
 };
 
-bool would_be_started_again(const process_manager& who) {
-  return who.kind == manager_kind::unit || who.kind == manager_kind::user_unit ||
-         who.kind == manager_kind::launchd || who.kind == manager_kind::container ||
-         who.kind == manager_kind::supervisor;
-}
-
-/// Why a ghost is not ended here; empty: it can be.
-std::string why_not(const ghost& found, const census_entry& entry) {
-  const std::vector<pid_t> kin = own_line();
-  if (std::find(kin.begin(), kin.end(), entry.process.id.pid) != kin.end())
-    return "this command is below it";
-  if (found.kind == ghost_kind::zombie)
-    return "a zombie has ended already; its parent " + std::to_string(entry.process.parent) +
-           " does not reap it";
-  if (entry.keep) return "of " + shown(found.program) + " it is the one to keep";
-  if (would_be_started_again(entry.managed_by))
-    return shown(entry.managed_by.text()) + " would start it again" +
-           (found.remedy.empty() ? "" : ": " + shown(found.remedy));
-  return {};
-}
-
 doomed_process doomed(const ghost& found, const census_entry& entry) {
   doomed_process result;
   result.who = entry.process.id;
@@ -61,7 +40,7 @@ void plan_orphans(const census& found, plan& out) {
     if (each.kind != ghost_kind::orphan) continue;
     for (const census_entry& entry : each.processes) {
       doomed_process one = doomed(each, entry);
-      one.kept = why_not(each, entry);
+      one.kept = why_not_ended(each, entry);
       out.all.push_back(std::move(one));
     }
   }
@@ -73,7 +52,7 @@ void plan_pid(const census& found, pid_t pid, plan& out) {
   for (const ghost& each : found.ghosts)
     for (const census_entry& entry : each.processes) {
       if (entry.process.id.pid != pid) continue;
-      const std::string fault = why_not(each, entry);
+      const std::string fault = why_not_ended(each, entry);
       if (fault.empty()) {
         out.all.push_back(doomed(each, entry));
         return;

@@ -9,6 +9,7 @@
 
 #include "process_facts.hpp"
 #include "process_text.hpp"
+#include "text.hpp"
 
 namespace tool {
 namespace {
@@ -31,6 +32,12 @@ std::string why_kept(const process_table& table, const process_info& row) {
   return {};
 }
 
+bool would_be_started_again(const process_manager& who) {
+  return who.kind == manager_kind::unit || who.kind == manager_kind::user_unit ||
+         who.kind == manager_kind::launchd || who.kind == manager_kind::container ||
+         who.kind == manager_kind::supervisor;
+}
+
 bool lives(const process_table& table, const process_identity& who) {
   const process_info* row = table.find(who);
   return row != nullptr && !row->ended();
@@ -47,6 +54,20 @@ void send(doomed_process& target, int number) {
 }
 
 }  // namespace
+
+std::string why_not_ended(const ghost& found, const census_entry& entry) {
+  const std::vector<pid_t> kin = own_line();
+  if (std::find(kin.begin(), kin.end(), entry.process.id.pid) != kin.end())
+    return "this command is below it";
+  if (found.kind == ghost_kind::zombie)
+    return "a zombie has ended already; its parent " + std::to_string(entry.process.parent) +
+           " does not reap it";
+  if (entry.keep) return "of " + shown(found.program) + " it is the one to keep";
+  if (would_be_started_again(entry.managed_by))
+    return shown(entry.managed_by.text()) + " would start it again" +
+           (found.remedy.empty() ? "" : ": " + shown(found.remedy));
+  return {};
+}
 
 void add_descendants(std::vector<doomed_process>& all, const process_table& table) {
   for (std::size_t i = 0; i < all.size(); ++i) {

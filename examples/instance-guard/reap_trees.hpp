@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include <instance_guard/ghost_census.hpp>
 #include <instance_guard/process_table.hpp>
 
 namespace tool {
@@ -17,6 +18,10 @@ struct doomed_process {
   std::string kept = {};     ///< why it is not ended after all; empty: it is
   bool signalled = false;
 };
+
+/// Why this one of a ghost is not to be ended; empty: it can be.
+std::string why_not_ended(const instance_guard::ghost& found,
+                          const instance_guard::census_entry& entry);
 
 /// Adds the descendants that live in `table` of all that are not kept. Never the caller, those
 /// above it, process 1, a service, or what carries INSTANCE_GUARD_KEEP=1: these are added as kept,
