@@ -69,9 +69,11 @@ void measure(benchmark::State& state, bool until_exit, Start start, Wait wait) {
   for (auto unused : state) {
     (void)unused;
     auto started = start();
-    if (!until_exit) state.PauseTiming();
-    wait(started);
-    if (!until_exit) state.ResumeTiming();
+    if (until_exit) wait(started);
+    state.PauseTiming();
+    if (!until_exit) wait(started);
+    ::usleep(300);  // who has reaped it goes to sleep again, as between two starts of a program
+    state.ResumeTiming();
   }
 }
 
