@@ -252,10 +252,10 @@ TEST_CASE("a process that is not dumpable has its true user") {
 
 TEST_CASE("processes that come and go while it reads are no error") {
   const scene s;
-  support::program runner = s.start(s.words({"cap=20", "runner=8"}));
+  support::program runner = s.start(s.words({"cap=20", "runner=2"}));
   REQUIRE(runner.read_until("ready"));
   const int descriptors = support::open_descriptors();
-  for (int i = 0; i < 200; ++i) {
+  for (int i = 0; i < 40; ++i) {
     std::error_code ec;
     const process_table table = process_table::read(read_options::everything(), ec);
     CHECK(!ec);
