@@ -10,6 +10,8 @@
 #include <cstdlib>
 #include <string>
 
+#include "measure_starts.hpp"
+
 namespace {
 
 using namespace instance_guard;
@@ -18,22 +20,8 @@ char program[] = "/bin/true";
 char* arguments[] = {program, nullptr};
 single_instance* guard = nullptr;
 
-/// The call alone, or also until the end has been seen.
-template <class Start, class Wait>
-void measure(benchmark::State& state, bool until_exit, Start start, Wait wait) {
-  for (auto unused : state) {
-    (void)unused;
-    auto started = start();
-    if (until_exit) wait(started);
-    state.PauseTiming();
-    if (!until_exit) wait(started);
-    ::usleep(300);  // who has reaped it goes to sleep again, as between two starts of a program
-    state.ResumeTiming();
-  }
-}
-
 void everything_spawn(benchmark::State& state, bool until_exit) {
-  measure(state, until_exit, [] { return guard->spawn({program}); }, [](child& c) { c.wait(); });
+  measure_starts(state, until_exit, [] { return guard->spawn({program}); }, [](child& c) { c.wait(); });
 }
 
 void posix_spawn(benchmark::State& state, bool until_exit) {
@@ -42,7 +30,7 @@ void posix_spawn(benchmark::State& state, bool until_exit) {
     if (::posix_spawn(&pid, program, nullptr, nullptr, arguments, environ) != 0) std::abort();
     return pid;
   };
-  measure(state, until_exit, start, [](pid_t pid) {
+  measure_starts(state, until_exit, start, [](pid_t pid) {
     if (::waitpid(pid, nullptr, 0) != pid) std::abort();
   });
 }

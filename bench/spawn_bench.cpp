@@ -15,6 +15,8 @@
 #include <fstream>
 #include <string>
 
+#include "measure_starts.hpp"
+
 namespace {
 
 using namespace instance_guard;
@@ -66,15 +68,7 @@ class resident {
 template <class Start, class Wait>
 void measure(benchmark::State& state, bool until_exit, Start start, Wait wait) {
   const resident memory(static_cast<std::size_t>(state.range(0)) << 20);
-  for (auto unused : state) {
-    (void)unused;
-    auto started = start();
-    if (until_exit) wait(started);
-    state.PauseTiming();
-    if (!until_exit) wait(started);
-    ::usleep(300);  // who has reaped it goes to sleep again, as between two starts of a program
-    state.ResumeTiming();
-  }
+  measure_starts(state, until_exit, start, wait);
 }
 
 void group_spawn(benchmark::State& state, bool until_exit) {

@@ -340,8 +340,9 @@ TEST_CASE("as process 1 of a container, its entrypoint: reaps everything, passes
   CHECK(contents(recipes + "/Dockerfile").find("ENTRYPOINT [\"instance-guard\", \"run\", \"--name\", \"shiva\", \"--grace\", \"8s\", \"--\"]") !=
         std::string::npos);
   const std::string script =
-      "trap 'echo stopping; exit 7' TERM; for i in 1 2 3 4 5; do " + s.helper() + " daemon exit=0 >&2; done; sleep 1; "
-      "echo zombies $(grep -ls '^State:.Z' /proc/[0-9]*/status | wc -l); while :; do sleep 0.1; done";
+      "trap 'echo stopping; exit 7' TERM; for i in 1 2 3 4 5; do " + s.helper() + " daemon exit=0 >&2; done; "
+      "for i in $(seq 100); do left=$(grep -ls '^State:.Z' /proc/[0-9]*/status | wc -l); [ $left = 0 ] && break; sleep 0.1; done; "
+      "echo zombies $left; while :; do sleep 0.1; done";
   std::vector<std::string> words = run_words({"--name", unique_name("container"), "--grace", "8s"}, {"bash", "-c", script});
   words.insert(words.begin(), {"unshare", "--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL"});
   program container = s.start(words);

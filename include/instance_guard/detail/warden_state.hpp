@@ -2,7 +2,8 @@
 //
 // The warden is a copy of its owner that makes system calls only: no heap, no libc, no locks, no
 // exceptions. All its memory is this struct (in one mapping, with its stack) and raw_arrays.
-// Everything in detail/warden_*.hpp and detail/child_start.hpp runs in it and nowhere else.
+// Everything in detail/warden_*.hpp and detail/child_start.hpp runs in it and nowhere else, but for
+// try_exec, which a child of the program itself uses too (direct_start.hpp).
 #pragma once
 
 #include <stddef.h>
