@@ -136,6 +136,7 @@ TEST_CASE("the group is idle when everything in it has ended, wardens of empty g
   CHECK_FALSE(outer.wait_idle(0ms));
   CHECK(a.wait().success());
   CHECK(outer.wait_idle(10s));
+  CHECK(outer.wait_idle(0ms));
   CHECK(s.empty());
   child b = inner.spawn(s.words({"daemon", "delay=100", "exit=0"}));
   CHECK_FALSE(outer.wait_idle(1ms));

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -103,6 +104,46 @@ TEST_CASE("wrong arguments: one line that says which, exit 125") {
     CHECK(lines_of(got.out).size() == 1);
     CHECK(got.out.starts_with("instance-guard"));
     CHECK(got.out.size() < 300);
+  }
+}
+
+TEST_CASE("what needs a census is done by the program beside the tool, or in ../libexec/instance-guard") {
+  namespace fs = std::filesystem;
+  const scene s;
+  const fs::path built = fs::path(INSTANCE_GUARD_TOOL).parent_path();
+  const fs::path prefix = s / "prefix";
+  const fs::path helpers = prefix / "libexec" / "instance-guard";
+  fs::create_directories(prefix / "bin");
+  fs::create_directories(helpers);
+  const std::string tool = prefix / "bin" / "instance-guard";
+  fs::copy_file(INSTANCE_GUARD_TOOL, tool);
+  const auto ask = [&](std::vector<std::string> words) {
+    words.insert(words.begin(), tool);
+    program one = s.start(std::move(words), {.merge_err = true});
+    one.in().reset();
+    tool_result got;
+    got.out = one.read_all();
+    got.code = one.wait().value_or(no_status).code();
+    return got;
+  };
+  const std::vector<std::vector<std::string>> questions = {{"audit", "--kind", "stale", "--ignore", "."},
+                                                           {"reap", "--dry-run", "--orphans", "--ignore", "."}};
+  for (const auto& words : questions) {
+    const tool_result missing = ask(words);
+    CHECK(missing.code == 125);
+    CHECK(lines_of(missing.out).size() == 1);
+    CHECK(missing.says("instance-guard " + words.front() + ": instance-guard-census is missing"));
+  }
+  // All else needs nothing but itself, and wrong words are told before.
+  CHECK(ask({"run", "--", "true"}).code == 0);
+  CHECK(ask({"audit", "--help"}).code == 0);
+  CHECK(ask({"audit", "--nonsense"}).says("--nonsense"));
+  fs::copy_file(built / "instance-guard-census", helpers / "instance-guard-census");
+  for (const auto& words : questions) {
+    const tool_result found = ask(words);
+    CAPTURE(found.out);
+    CHECK(found.code != 125);
+    CHECK_FALSE(found.says("missing"));
   }
 }
 

@@ -2,6 +2,7 @@
 // before every start of a program and must stay small, and a repository or a server that is not to
 // be trusted is read by a process that can be ended.
 //
+//   instance-guard-census WORD...               what needs a census: census_commands.hpp
 //   instance-guard-commits DIRECTORY FROM TO    counts commits (libgit2)
 //   instance-guard-post                         posts to a webhook (libcurl)
 //

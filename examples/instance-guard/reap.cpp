@@ -5,21 +5,22 @@
 #include <memory>
 #include <string>
 
+#include "census_commands.hpp"
 #include "duration_option.hpp"
 #include "look_options.hpp"
-#include "reap_arguments.hpp"
+#include "reap_session.hpp"
 #include "subcommands.hpp"
 
 namespace tool {
 namespace {
 
-int run_reap(const reap_arguments& arguments) {
-  const auto grace =
-      parse_duration(arguments.grace).value_or(std::chrono::milliseconds(5'000));
+int run_reap(const reap_arguments& arguments, const invocation& call) {
+  const auto grace = parse_duration(arguments.grace).value_or(std::chrono::milliseconds(5'000));
   const int ways = (arguments.session.empty() ? 0 : 1) + (arguments.pids.empty() ? 0 : 1) +
                    (arguments.orphans ? 1 : 0);
   if (ways != 1) throw CLI::ValidationError("one of PID..., --orphans or --session ID");
-  return arguments.session.empty() ? reap_ghosts(arguments, grace) : reap_session(arguments, grace);
+  if (arguments.session.empty()) return reap_ghosts(arguments, grace, call);
+  return reap_session(arguments.session, grace, arguments.dry_run);
 }
 
 std::string check_pid(const std::string& text) {
@@ -54,7 +55,7 @@ void add_reap(CLI::App& root, invocation& call) {
       "  instance-guard reap 88120\n"
       "  instance-guard reap --session 7f3a");
   refuse_command(*sub, call);
-  sub->callback([arguments, &call] { call.exit_code = run_reap(*arguments); });
+  sub->callback([arguments, &call] { call.exit_code = run_reap(*arguments, call); });
 }
 
 }  // namespace tool

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "audit_words.hpp"
+#include "census_commands.hpp"
 #include "process_facts.hpp"
-#include "reap_arguments.hpp"
 #include "reap_trees.hpp"
 #include "session_scan.hpp"
 #include "text.hpp"
@@ -95,7 +95,7 @@ std::string section(const char* verb, const std::vector<doomed_process>& list, b
 
 }  // namespace
 
-int reap_ghosts(const reap_arguments& arguments, milliseconds grace) {
+int reap_ghosts(const reap_arguments& arguments, milliseconds grace, const invocation&) {
   census_arguments what = arguments.census;
   // A second look at zombies would tell nothing that can be ended.
   what.kinds = arguments.orphans ? std::vector<std::string>{"orphan"}

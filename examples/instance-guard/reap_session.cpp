@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "reap_arguments.hpp"
+#include "reap_session.hpp"
 #include "session_scan.hpp"
 #include "text.hpp"
 
@@ -115,17 +115,17 @@ bool end_all(session_scan& scan, milliseconds grace, harvest& found) {
 
 }  // namespace
 
-int reap_session(const reap_arguments& arguments, milliseconds grace) {
-  session_scan scan(arguments.session);
-  const std::string session = "session " + shown(arguments.session);
-  if (arguments.dry_run) {
+int reap_session(const std::string& id, milliseconds grace, bool dry_run) {
+  session_scan scan(id);
+  const std::string session = "session " + shown(id);
+  if (dry_run) {
     const harvest found = look(scan);
     std::string text =
         session + ": would end " + counted(found.ended.size(), "process", "processes") + "\n";
     if (!found.ended.empty())
       text += table(found.ended, false) +
               row("  why",
-                  std::string(session_variable) + "=" + shown(arguments.session) +
+                  std::string(session_variable) + "=" + shown(id) +
                       " in its environment, this user's, no service",
                   20);
     print(text + kept_text(found, "would keep") + unseen_text(scan));

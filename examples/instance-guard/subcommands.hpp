@@ -9,7 +9,8 @@ namespace tool {
 
 /// One call of the tool, between its parts.
 struct invocation {
-  std::vector<std::string> command;  ///< what stands behind "--", untouched
+  std::vector<std::string> words;    ///< what stands before "--"
+  std::vector<std::string> command;  ///< what stands behind it, untouched
   bool has_command = false;          ///< there was a "--"
   int exit_code = 0;                 ///< what the subcommand's callback leaves here
 };

@@ -32,8 +32,6 @@ struct spawn_slot {
   platform::process_attributes attributes = {};
   const platform::process_attributes* own_attributes = nullptr;
   pid_t asking = 0;                      ///< process or thread whose attributes the child gets
-  int places = -1;                       ///< its directory in /proc, for the child to compare; or -1
-  const platform::process_rights* own_rights = nullptr;
 
   int verdict = 0;                       ///< futex: may it go on? 0: not decided yet
 
@@ -76,7 +74,7 @@ INSTANCE_GUARD_NO_SANITIZE inline long try_exec(char** candidates, char** argume
   return worst;
 }
 
-/// The warden looks at the owner's ids while this child looks at the rest; what comes before the
+/// The warden looks at the owner's rights while this child reads its limits; what comes before the
 /// verdict gives nothing away. Ends the child if it is refused. It looks for a moment before it
 /// sleeps: the verdict is near, and to be woken on an idle processor takes longer.
 INSTANCE_GUARD_NO_SANITIZE inline void await_verdict(spawn_slot& slot) noexcept {
@@ -103,8 +101,6 @@ INSTANCE_GUARD_NO_SANITIZE inline void await_verdict(spawn_slot& slot) noexcept 
   if (result == -ESRCH) sys::exit_group(127);  // it is dead: the owner finds that out by itself
   if (result < 0) child_fail(slot, result);
   result = sys::setpgid(0, slot.process_group);
-  if (result < 0) child_fail(slot, result);
-  if (slot.places >= 0) result = compare_places(*slot.own_rights, slot.places);
   if (result < 0) child_fail(slot, result);
   platform::read_attributes(slot.asking, slot.attributes);
   // Before anything whose outcome could tell an owner that has lost rights what only they show.

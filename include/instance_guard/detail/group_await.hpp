@@ -26,16 +26,18 @@ inline bool has_started(const wire::answer& answer) noexcept {
 }
 
 /// Waits until the child's word is no longer `value`, at most 250 ms. False: it still is.
-/// It looks for a moment where the child has another processor: the exec is near, and to be woken on a
+/// It looks for a moment unless the child has the same processor: the exec is near, and to be woken on a
 /// processor that sleeps takes longer (measured: a spawn of 210 us instead of 300).
 inline bool await_word(const start_word& word, int value) noexcept {
   const auto is_starting = [&]() noexcept { return __atomic_load_n(&word.state, __ATOMIC_ACQUIRE) == value; };
   constexpr std::int64_t moment = 120'000;  // ns
-  const int there = __atomic_load_n(&word.processor, __ATOMIC_RELAXED);
-  const bool beside = there >= 0 && there != platform::sys::current_processor();
-  for (const std::int64_t end = platform::sys::monotonic_now() + moment; beside && is_starting();) {
+  constexpr std::int64_t begin = 30'000;    // until it runs, unless it waits for this processor
+  const std::int64_t now = platform::sys::monotonic_now();
+  for (std::int64_t passed = 0; is_starting() && passed < moment;) {
+    const int there = __atomic_load_n(&word.processor, __ATOMIC_RELAXED);
+    if (there < 0 ? passed > begin : there == platform::sys::current_processor()) break;
     for (int i = 0; i < 32 && is_starting(); ++i) platform::sys::relax();
-    if (platform::sys::monotonic_now() > end) break;
+    passed = platform::sys::monotonic_now() - now;
   }
   while (is_starting())
     if (platform::sys::futex_wait(&word.state, value, 250'000'000) == -ETIMEDOUT) return !is_starting();

@@ -206,13 +206,16 @@ inline bool process_group::wait_idle(std::chrono::milliseconds limit, std::error
     ec = std::make_error_code(std::errc::invalid_argument);
     return false;
   }
-  const detail::deadline end(limit);
-  detail::wire::header request = {detail::wire::kind::wait_idle, 0};
+  // Without time to wait there is still time for an answer.
+  const bool waits = limit > std::chrono::milliseconds(0);
+  const detail::deadline end(waits ? limit : no_limit);
+  const detail::wire::header request = {waits ? detail::wire::kind::wait_idle : detail::wire::kind::look_idle, 0};
   for (int i = 0; i < mine->links.load(std::memory_order_acquire); ++i) {
     file_descriptor own;
     long result = detail::send_request(mine->link[i], &request, sizeof request, nullptr, 0, nullptr, 0, own);
     detail::wire::terminated answer;
     if (result == 0) result = detail::await_answer(mine->link[i], own.get(), &answer, sizeof answer, end);
+    if (result >= 0 && answer.error != 0) result = -answer.error;
     if (result == -ETIMEDOUT) return false;
     if (result < 0) {
       ec = detail::group_error(static_cast<int>(result));

@@ -198,8 +198,9 @@ INSTANCE_GUARD_NO_SANITIZE inline bool has_tried_enough(warden_state& warden, in
 }
 
 /// Answers those who wait for `what`.
-INSTANCE_GUARD_NO_SANITIZE inline void answer_waiters(warden_state& warden, wire::kind what) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline void answer_waiters(warden_state& warden, wire::kind what, int error = 0) noexcept {
   wire::terminated report;
+  report.error = error;
   report.mechanism = warden.mechanism;
   // Who left its process group may have been missed.
   report.proven_empty =

@@ -94,7 +94,9 @@ INSTANCE_GUARD_NO_SANITIZE inline bool is_over(warden_state& warden) noexcept {
     const long result = wire::send(warden.channel, &word, sizeof word);
     warden.said_empty = result >= 0 || result != -EAGAIN;
   }
-  if (!warden.owner_closed && !warden.owner_gone) return false;
+  // An owner that said goodbye closes the locks that both have before the warden does; else there is nothing to await.
+  const bool awaited = !warden.said_empty || !warden.locks.empty() || warden.has_program;
+  if (awaited && !warden.owner_closed && !warden.owner_gone) return false;
   if (warden.has_program && warden.goodbye) {
     // The names go, the program does not yet: it will be missed when it does.
     release_locks(warden, true);
@@ -121,7 +123,10 @@ INSTANCE_GUARD_NO_SANITIZE inline bool is_over(warden_state& warden) noexcept {
     go_on_ending(warden);
     if (warden.empty) {
       answer_waiters(warden, wire::kind::wait_idle);
+      answer_waiters(warden, wire::kind::look_idle);
       release_dropped_locks(warden);
+    } else {
+      answer_waiters(warden, wire::kind::look_idle, ETIMEDOUT);
     }
     tell_parent(warden);
     if (!warden.locks.empty()) touch_locks(warden, sys::monotonic_now());

@@ -81,7 +81,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_request(warden_state& warden, const 
       kept = take_waiter(warden, head.what, channel);
       result = -ENOMEM;
       if (kept) begin_ending(warden, reinterpret_cast<const wire::terminate_request*>(message)->grace);
-    } else if (head.what == wire::kind::wait_idle) {
+    } else if (head.what == wire::kind::wait_idle || head.what == wire::kind::look_idle) {
       kept = take_waiter(warden, head.what, channel);
       result = -ENOMEM;
     } else if (head.what == wire::kind::nested && fits(sizeof(wire::group_request))) {

@@ -189,20 +189,11 @@ INSTANCE_GUARD_NO_SANITIZE inline int fill_slot(warden_state& warden, spawn_slot
   slot.attributes = warden.attributes;
   slot.process_group = request.process_group;
   slot.own_attributes = &warden.attributes;
-  slot.own_rights = &warden.rights;
   slot.asking = request.thread > 0 ? request.thread : warden.owner;
-  slot.places = platform::can_read_rights && slot.asking == warden.owner ? warden.owner_directory : -1;
   slot.mask = request.mask;
   slot.outlives = request.outlives;
   slot.no_new_privileges = request.no_new_privileges;
   return 0;
-}
-
-/// Decides whether the child may go on. For the owner's main thread half of it is left to the child
-/// itself, which has a processor of its own: slot.places. 0, or a negated errno.
-INSTANCE_GUARD_NO_SANITIZE inline int judge(const warden_state& warden, spawn_slot& slot) noexcept {
-  if (slot.places >= 0) return compare_status(warden.rights, warden.owner_status, slot.attributes);
-  return check_owner(warden, slot.asking, slot.attributes);
 }
 
 /// Starts the child in the warden's memory. Its pid, or a negated errno: -ENOSYS where that can't
@@ -237,12 +228,12 @@ INSTANCE_GUARD_NO_SANITIZE inline long start_child(warden_state& warden, spawn_s
   const long child = start_sharing_child(slot, static_cast<int>(warden.last_word));
   if (child != -ENOSYS || warden.board != nullptr) {
     if (child < 0) return child;
-    error = judge(warden, slot);
+    error = check_owner(warden, slot.asking, slot.attributes);
     __atomic_store_n(&slot.verdict, error == 0 ? approved : refused, __ATOMIC_RELEASE);
     sys::futex_wake(&slot.verdict);
     return child;
   }
-  error = judge(warden, slot);
+  error = check_owner(warden, slot.asking, slot.attributes);
   if (error < 0) return error;
   slot.verdict = approved;
   return start_copied_child(slot);

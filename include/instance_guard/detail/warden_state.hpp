@@ -51,7 +51,7 @@ struct warden_unclaimed {
 /// Somebody in the owner who waits for an answer.
 struct warden_waiter {
   int channel = -1;
-  wire::kind what = wire::kind::ping;   ///< terminate or wait_idle
+  wire::kind what = wire::kind::ping;   ///< terminate, wait_idle or look_idle
 };
 
 /// A copy of one of the owner's locks.

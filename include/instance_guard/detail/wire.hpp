@@ -22,7 +22,7 @@
 namespace instance_guard::detail::wire {
 
 enum class kind : uint32_t {
-  spawn = 1, signal, terminate, wait_idle, nested, keep_lock, replace_lock, drop_lock, mark, hand_over, ping,
+  spawn = 1, signal, terminate, wait_idle, look_idle, nested, keep_lock, replace_lock, drop_lock, mark, hand_over, ping,
   goodbye,    ///< owner -> warden: end everything, then say `empty`
   closed,     ///< owner -> warden: my copies of the locks are closed, unlink the files
   hello,      ///< warden -> owner, once
