@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <instance_guard/ghost_census.hpp>
 #include <instance_guard/process_table.hpp>
 #include <string>
 
@@ -231,7 +232,7 @@ TEST_CASE("a /proc of another pid namespace is refused") {
     CHECK(code == 0);
 }
 
-TEST_CASE("hidepid: what is hidden from a user is told") {
+TEST_CASE("hidepid: what is hidden from a user is told, by the table and by the census") {
   if (!support::is_root()) {
     MESSAGE("skipped: needs root to mount");
     return;
@@ -248,17 +249,34 @@ TEST_CASE("hidepid: what is hidden from a user is told") {
         for (;;) ::pause();
       }
       if (own < 0) return 77;
+      const pid_t ended = ::fork();
+      if (ended == 0) ::_exit(0);
+      if (ended < 0) return 77;
+      siginfo_t info = {};
+      ::waitid(P_PID, static_cast<id_t>(ended), &info, WEXITED | WNOWAIT);
       std::error_code ec;
+      const process_table earlier = process_table::read();
       const process_table table = process_table::read(read_options::everything(), ec);
-      ::kill(own, SIGKILL);
-      ::waitpid(own, nullptr, 0);
+      census_options options;
+      options.all_users = true;
+      const census found = take_census(table, &earlier, options);
+      for (const pid_t each : {own, ended}) {
+        ::kill(each, SIGKILL);
+        ::waitpid(each, nullptr, 0);
+      }
       if (ec) return 1;
       if (table.find(own) == nullptr || table.find(::getpid()) == nullptr) return 2;
       if (table.find(1) != nullptr) return 3;
       if (listed && table.unreadable() == 0) return 4;
       if (!listed && !table.hides_others()) return 5;
       if (listed && table.hides_others()) return 6;
-      return 0;
+      // Its own zombie is a ghost all the same, and that others could not be looked at is said.
+      if (found.ghosts.size() != 1 || found.ghosts[0].kind != ghost_kind::zombie) return 7;
+      if (found.ghosts[0].processes.size() != 1 || found.ghosts[0].processes[0].process.id.pid != ended) return 8;
+      if (found.complete) return 9;
+      for (const blind_spot& each : found.blind_spots)
+        if (each.what == (listed ? "other_users" : "hidden")) return 0;
+      return 10;
     });
     const int code = hidden.wait().code();
     if (code == 77)

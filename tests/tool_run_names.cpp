@@ -10,6 +10,7 @@
 
 #include "support/read_child.hpp"
 #include "support/scene.hpp"
+#include "support/terminal.hpp"
 #include "support/tool.hpp"
 #include "support/unique_name.hpp"
 
@@ -94,6 +95,20 @@ TEST_CASE("a run that waits says for whom, and starts when the holder leaves") {
   first.signal(SIGTERM);
   CHECK(second.read_line() == "started");
   CHECK(code_of(second) == 0);
+}
+
+TEST_CASE("on a terminal a run that waits shows how long it has waited, second by second") {
+  const scene s;
+  const std::string name = unique_name("run");
+  auto first = s.start(run_words({"--name", name}, s.words({"sleep"})));
+  REQUIRE(first.read_until("ready"));
+  terminal front(run_words({"--name", name, "--wait", "1m"}, {"echo", "now"}), {s.mark()});
+  CHECK(front.see(name + ": waiting for pid " + std::to_string(first.pid())));
+  CHECK(front.see("for 1s so far"));
+  CHECK(front.see("for 2s so far"));
+  first.signal(SIGTERM);
+  CHECK(front.see(name + ": started, after "));
+  CHECK(front.see("now"));
 }
 
 TEST_CASE("a run that is ended while it waits holds nothing, and leaves nothing behind") {

@@ -11,6 +11,7 @@
 
 #include "exit_codes.hpp"
 #include "text.hpp"
+#include "waiting_line.hpp"
 
 namespace tool {
 namespace {
@@ -59,15 +60,16 @@ std::string waiting_for(const run_settings& settings, const lock_status& status)
 
 }  // namespace
 
-void say(const std::string& text) {
-  const std::string line = text.ends_with('\n') ? text : text + "\n";
-  for (std::size_t at = 0; at < line.size();) {
-    const ssize_t wrote = ::write(STDERR_FILENO, line.data() + at, line.size() - at);
+void write_out(const std::string& text) {
+  for (std::size_t at = 0; at < text.size();) {
+    const ssize_t wrote = ::write(STDERR_FILENO, text.data() + at, text.size() - at);
     if (wrote < 0 && errno == EINTR) continue;
     if (wrote <= 0) return;
     at += static_cast<std::size_t>(wrote);
   }
 }
+
+void say(const std::string& text) { write_out(text.ends_with('\n') ? text : text + "\n"); }
 
 instance_guard::group_options run_group_options(const run_settings& settings) {
   instance_guard::group_options options;
@@ -105,6 +107,7 @@ std::optional<int> take_names(const run_settings& settings, const std::vector<st
   {
     // A signal now lets go of what is held already, before it ends the tool.
     const instance_guard::signal_cleanup early(instance_guard::cleanup_options{}, ec);
+    const waiting_line so_far(terminal && !waiting.empty() && !settings.quiet);
     guard = single_instance::acquire(name, options, ec);
   }
   if (ec) {

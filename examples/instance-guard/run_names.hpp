@@ -17,6 +17,9 @@ instance_guard::group_options run_group_options(const run_settings& settings);
 std::optional<int> take_names(const run_settings& settings, const std::vector<std::string>& command,
                               instance_guard::single_instance& guard);
 
+/// To stderr, as it is.
+void write_out(const std::string& text);
+
 /// One line on stderr, whole; what a terminal would obey is made harmless.
 void say(const std::string& text);
 
