@@ -134,3 +134,15 @@ TEST_CASE("only the kinds that are asked for") {
   options.kinds = {ghost_kind::orphan};
   CHECK(paper_host().with(bot(1)).with(managed(2)).take(options).ghosts.empty());
 }
+
+TEST_CASE("an orphan in a duplicate is told as that, and as an orphan where only those are asked for") {
+  draft left = bot(1);
+  left.markers = {{"CLAUDECODE", "1"}};
+  CHECK(kinds(paper_host().with(left).with(managed(2)).take()) == std::vector<std::string>{"duplicate"});
+  census_options options;
+  options.kinds = {ghost_kind::orphan};
+  const census result = paper_host().with(left).with(managed(2)).take(options);
+  REQUIRE(kinds(result) == std::vector<std::string>{"orphan"});
+  CHECK(result.ghosts[0].processes.size() == 1);
+  CHECK(result.ghosts[0].processes[0].process.id.pid == paper_host::base + 1);
+}

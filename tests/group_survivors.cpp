@@ -9,6 +9,7 @@
 #include <chrono>
 #include <filesystem>
 #include <instance_guard/process_group.hpp>
+#include <instance_guard/single_instance.hpp>
 #include <string>
 
 #include "support/forked.hpp"
@@ -104,6 +105,12 @@ TEST_CASE("the name stays taken while such a process lives, and is free when it 
     const lock_options options{.directory = s / "locks", .cleanup_wait = 700ms};
     pid_lockfile lock(name, options, ec);
     if (ec != errc::still_cleaning_up) test.say("not still_cleaning_up: " + ec.message());
+    const std::string what = "left: pid " + std::to_string(pid) + " (";
+    const std::string& told = lock.explanation();
+    if (told.find(what) == std::string::npos || told.find(", another user's)") == std::string::npos) test.say("told: " + told);
+    // The facade says so, too: here for a log.
+    const auto text = detail::refusal_text(name, ec, lock.holder(), "", 75, false);
+    if (text.find(what) == std::string::npos) test.say("told: " + text);
     test.say("tried");
     lock = pid_lockfile(name, {.directory = s / "locks", .cleanup_wait = 20s}, ec);
     if (ec) test.say(ec.message());

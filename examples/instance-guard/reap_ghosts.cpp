@@ -97,9 +97,9 @@ std::string section(const char* verb, const std::vector<doomed_process>& list, b
 
 int reap_ghosts(const reap_arguments& arguments, milliseconds grace, const invocation&) {
   census_arguments what = arguments.census;
-  // A second look at zombies would tell nothing that can be ended.
-  what.kinds = arguments.orphans ? std::vector<std::string>{"orphan"}
-                                 : std::vector<std::string>{"orphan", "duplicate", "stale"};
+  // A second look at zombies would tell nothing that can be ended. (Of orphans that are duplicates one
+  // may be to keep: they are ended one by one.)
+  what.kinds = {"orphan", "duplicate", "stale"};
   const census found = take_census_now(what);
   plan to_do;
   if (arguments.orphans) plan_orphans(found, to_do);

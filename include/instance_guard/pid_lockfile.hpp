@@ -174,7 +174,7 @@ struct lock_record_changes {
 };
 
 /// One pwrite and one ftruncate. `ec`: lock_lost, or why it could not be written.
-inline void lock_update_record(pid_lockfile& lock, const lock_record_changes& changes,
+inline void lock_update_record(const pid_lockfile& lock, const lock_record_changes& changes,
                                std::error_code& ec) noexcept {
   ec.clear();
   without_throwing(ec, [&] {

@@ -194,7 +194,8 @@ class [[nodiscard]] process_group {
   bool wait_idle(std::error_code& ec) noexcept { return wait_idle(no_limit, ec); }
 
   /// From now on the name is not free before this group is empty, whatever becomes of the owner.
-  /// Errors: invalid_argument for a lock that isn't held; no_space_on_device: 64 already.
+  /// Errors: invalid_argument for a lock that isn't held; no_space_on_device: 64 already. Of the system, when
+  /// the record can't name the warden: the name is kept all the same.
   void keep_locked(const pid_lockfile& lock, std::error_code& ec) noexcept;
 
   /// Every process of the group now, oldest first; wardens of nested groups are left out.

@@ -39,13 +39,15 @@ inline std::vector<std::unique_ptr<command_pattern>> compile(const std::vector<s
   return result;
 }
 
+inline bool is_wanted(const census_options& options, ghost_kind kind) {
+  const auto& kinds = options.kinds;
+  return kinds.empty() || std::find(kinds.begin(), kinds.end(), kind) != kinds.end();
+}
+
 /// Critical ones first; of one severity duplicates first, then those that hold most memory.
 inline void put_in_order(const census_options& options, census& out) {
   auto& all = out.ghosts;
-  const auto unwanted = [&](const ghost& each) {
-    const auto& kinds = options.kinds;
-    return !kinds.empty() && std::find(kinds.begin(), kinds.end(), each.kind) == kinds.end();
-  };
+  const auto unwanted = [&](const ghost& each) { return !is_wanted(options, each.kind); };
   all.erase(std::remove_if(all.begin(), all.end(), unwanted), all.end());
   const auto order_of = [](ghost_kind kind) {
     switch (kind) {
@@ -94,6 +96,9 @@ inline census take(const process_table& now, const process_table* earlier,
   for (std::size_t i = 0; i < options.services.size(); ++i)
     report_service(view, options.services[i], service_instances(view, *services[i], left), options,
                    out);
+  // What is told as a duplicate is not told as an orphan as well, unless duplicates are not told.
+  if (!is_wanted(options, ghost_kind::duplicate))
+    for (census_process& each : view.all) each.reported = false;
   report_orphans(view, left, options, out);
   report_stale(view, code, options, out);
   find_zombies(view, earlier, options, out);

@@ -246,6 +246,11 @@ inline void process_group::keep_locked(const pid_lockfile& lock, std::error_code
   keeper.replace = detail::keeper_replace;
   keeper.healthy = detail::group_is_healthy;
   detail::lock_set_keeper(kept, keeper);
+  // Who waits for the name one day can tell what is left, and wake a warden that is stopped.
+  detail::lock_record_changes changes;
+  changes.warden = warden();
+  changes.grace = options_.grace;
+  detail::lock_update_record(lock, changes, ec);
 }
 
 inline std::vector<process_identity> process_group::members(std::error_code& ec) const noexcept {

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "deadline.hpp"
+#include "left_over.hpp"
 #include "lock_attempt.hpp"
 #include "lock_directory.hpp"
 #include "lock_holder.hpp"
@@ -198,7 +199,8 @@ class lock_acquisition {
       cleaning_until_.emplace(std::chrono::milliseconds(2'000));
       return false;
     }
-    return expired(live_until_, errc::still_cleaning_up, ec, refusal_text());
+    const std::string left = session_.holder ? left_over_text(*session_.holder) : std::string();
+    return expired(live_until_, errc::still_cleaning_up, ec, refusal_text() + (left.empty() ? left : "; left: " + left));
   }
 
   bool expired(const deadline& until, errc why, std::error_code& ec, std::string what) {

@@ -8,6 +8,7 @@
 
 #include "../pid_lockfile.hpp"
 #include "age_text.hpp"
+#include "left_over.hpp"
 #include "printable_text.hpp"
 
 namespace instance_guard::detail {
@@ -57,10 +58,12 @@ inline std::string refusal_text(std::string_view name, std::error_code why,
   const lock_record& record = *holder;
   const std::string pid = std::to_string(record.process.pid);
   const std::string from = printable(record.started_from);
+  const std::string left = why == errc::still_cleaning_up ? left_over_text(record) : std::string();
   if (!terminal) {
     std::string text = who + ": " + (why == errc::still_cleaning_up ? "still cleaning up" : "already running") +
                        ": pid " + pid + ", for " + age_since(record.acquired_at, "") + ", started from " + from;
     if (!record.version.empty()) text += ", " + printable(record.version);
+    if (!left.empty()) text += ", left: " + left;
     return text + ": exit " + code + "\n";
   }
   std::string text = who + ": " +
@@ -73,6 +76,7 @@ inline std::string refusal_text(std::string_view name, std::error_code why,
           age_since(record.acquired_at) + "\n";
   if (record.name != name) text += "  name     " + printable(record.name) + " (held as well)\n";
   text += "  started  from " + from + "\n";
+  if (!left.empty()) text += "  left     " + left + "\n";
   text += "  command  " + command_text(record) + "   (in " + printable(record.working_directory.string()) + ")\n";
   if (!record.version.empty()) {
     text += "  version  " + printable(record.version);

@@ -36,14 +36,12 @@ inline void single_instance::take_locks(std::vector<std::string> names, const lo
     if (each) locks_.push_back(std::move(each));
 }
 
-/// Gives the lock to the warden and says in its record who that is.
+/// Gives the lock to the warden and says in its record what marks the strays.
 inline void single_instance::keep(pid_lockfile& lock, std::error_code& ec) {
   group_.keep_locked(lock, ec);
   if (ec) return;
   detail::lock_record_changes changes;
-  changes.warden = group_.warden();
   changes.mark = mark_text_;
-  changes.grace = group_.options().grace;
   detail::lock_update_record(lock, changes, ec);
 }
 

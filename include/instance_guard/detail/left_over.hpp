@@ -1,0 +1,51 @@
+// layer 3: what a dead holder's warden has not ended yet, named for whoever is refused because of it.
+//
+// A look at /proc: it informs, and ends nobody. Allocates.
+#pragma once
+
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <string>
+#include <system_error>
+
+#include "../file_descriptor.hpp"
+#include "../pid_lockfile_types.hpp"
+#include "../platform/platform.hpp"
+#include "printable_text.hpp"
+#include "process_descendants.hpp"
+
+namespace instance_guard::detail {
+
+/// "pid 4711 (feed, another user's)"; empty: it has ended meanwhile.
+inline std::string left_over_text(const process_identity& who) {
+  platform::process_view view;
+  if (platform::open_process(who.pid, view) != 0) return {};
+  const file_descriptor held(view.directory);
+  platform::process_stat facts;
+  uid_t user = 0;
+  if (platform::view_stat(view, facts) != 0 || facts.start_time != who.start_time) return {};
+  std::string text = "pid " + std::to_string(who.pid) + " (" + printable(facts.name);
+  if (platform::view_user(view, user) == 0 && user != ::geteuid()) text += ", another user's";
+  else if (facts.state == 'D') text += ", in uninterruptible sleep";
+  else if (facts.state == 't') text += ", held by a debugger";
+  return text + ")";
+}
+
+/// The first four of them, "pid 4711 (feed), pid 4712 (feed), ..."; empty: none, or it can't be told.
+inline std::string left_over_text(const lock_record& dead) {
+  std::error_code ec;
+  std::string text;
+  if (!dead.warden || !is_alive(dead.warden)) return text;
+  int told = 0;
+  for (const process_identity& each : descendants_of({dead.warden.pid}, ec)) {
+    const std::string one = left_over_text(each);
+    if (one.empty()) continue;
+    if (!text.empty()) text += ", ";
+    if (++told > 4) return text + "...";
+    text += one;
+  }
+  return text;
+}
+
+}  // namespace instance_guard::detail
