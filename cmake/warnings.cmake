@@ -3,5 +3,8 @@
 
 function(instance_guard_warnings target)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wconversion -Wshadow)
-  set_target_properties(${target} PROPERTIES COMPILE_WARNING_AS_ERROR ON)
+  # GCC 12 warns of the standard library's own code once a sanitizer has rewritten it.
+  if(NOT (CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_FLAGS MATCHES "-fsanitize"))
+    set_target_properties(${target} PROPERTIES COMPILE_WARNING_AS_ERROR ON)
+  endif()
 endfunction()
