@@ -49,6 +49,15 @@ bool has(const process_range& range, pid_t pid) {
   return false;
 }
 
+/// So many threads; a sanitizer has some of its own.
+bool is_count(std::uint32_t threads, std::uint32_t expected) {
+#ifdef __SANITIZE_THREAD__
+  return threads >= expected;
+#else
+  return threads == expected;
+#endif
+}
+
 }  // namespace
 
 TEST_CASE("this process is in the table, with what it knows of itself") {
@@ -142,7 +151,8 @@ TEST_CASE("states: sleeping, stopped, zombie") {
   ::waitid(P_PID, static_cast<id_t>(stopped.pid()), &info, WSTOPPED | WNOWAIT);
   ::waitid(P_PID, static_cast<id_t>(zombie.pid()), &info, WEXITED | WNOWAIT);
   CHECK(support::wait_until([&] {
-    const process_info* row = now().find(sleeping.pid());
+    const process_table looked = now();
+    const process_info* row = looked.find(sleeping.pid());
     return row != nullptr && row->state == process_state::sleeping;
   }));
   const process_table table = now();
@@ -178,7 +188,7 @@ TEST_CASE("threads are counted, and are no processes of their own") {
   REQUIRE(many.line());
   const process_table table = now();
   REQUIRE(table.find(many.pid()) != nullptr);
-  CHECK(table.find(many.pid())->threads == 4);
+  CHECK(is_count(table.find(many.pid())->threads, 4));
 }
 
 TEST_CASE("the start is between the clock before and after, to the hundredth of a second") {
@@ -233,7 +243,7 @@ TEST_CASE("names are bytes: parentheses, newlines, escapes, invalid UTF-8") {
     REQUIRE(row != nullptr);
     CHECK(row->name() == name);
     CHECK(row->parent == ::getpid());
-    CHECK(row->threads == 1);
+    CHECK(is_count(row->threads, 1));
   }
 }
 

@@ -123,7 +123,8 @@ TEST_CASE("a killed holder's name is cleaning up, with the number of children an
   const std::string after = line_of(run_tool(s, {"list"}).out, name);
   CAPTURE(after);
   CHECK(after.find("pid " + std::to_string(o.process().pid()) + " died") != std::string::npos);
-  for (const json& each : json::parse(run_tool(s, {"list", "--json"}).out)["names"])
+  const json listed = json::parse(run_tool(s, {"list", "--json"}).out);
+  for (const json& each : listed["names"])
     if (each["name"] == name) CHECK(each["ended_at"].is_string());
 }
 
