@@ -1,5 +1,4 @@
-# cmake -D COMPILER=c++ -D FLAGS=… -D INCLUDE=<include directory> -D HEADERS=<list of headers> [-D ROUNDS=n]
-#       -P compile_time.cmake
+# cmake -D COMPILER=c++ -D FLAGS=… -D INCLUDE=<include directory> [-D ROUNDS=n] -P compile_time.cmake
 # What including single_instance.hpp costs, against the standard and system headers that it needs, compiled in
 # turn. Prints the fastest of each and their ratio.
 
@@ -11,9 +10,15 @@ endif()
 set(place ${CMAKE_CURRENT_BINARY_DIR}/compile_time)
 file(MAKE_DIRECTORY ${place})
 
-# Every <…> that a header of the library includes on this system, and nothing else.
+separate_arguments(FLAGS)
+set(compile ${COMPILER} ${FLAGS} -std=c++20 -O0 -I ${INCLUDE})
+file(WRITE ${place}/library.cpp "#include <instance_guard/single_instance.hpp>\nint main() {}\n")
+
+# Every <…> in the headers of the library that it includes on this system, and nothing else.
+execute_process(COMMAND ${compile} -M ${place}/library.cpp OUTPUT_VARIABLE rule COMMAND_ERROR_IS_FATAL ANY)
+string(REGEX MATCHALL "[^ \n]*/instance_guard/[^ \n]*\\.hpp" headers "${rule}")
 set(foreign)
-foreach(header IN LISTS HEADERS)
+foreach(header IN LISTS headers)
   file(STRINGS ${header} lines REGEX "^#include <")
   foreach(line IN LISTS lines)
     string(REGEX REPLACE " *//.*" "" line "${line}")
@@ -24,14 +29,11 @@ list(REMOVE_DUPLICATES foreign)
 list(SORT foreign)
 list(JOIN foreign "\n" text)
 file(WRITE ${place}/standard.cpp "${text}\nint main() {}\n")
-file(WRITE ${place}/library.cpp "#include <instance_guard/single_instance.hpp>\nint main() {}\n")
 
-separate_arguments(FLAGS)
 foreach(round RANGE 1 ${ROUNDS})
   foreach(what IN ITEMS standard library)
     string(TIMESTAMP before "%s%f" UTC)
-    execute_process(COMMAND ${COMPILER} ${FLAGS} -std=c++20 -O0 -I ${INCLUDE} -c ${place}/${what}.cpp -o ${place}/${what}.o
-                    COMMAND_ERROR_IS_FATAL ANY)
+    execute_process(COMMAND ${compile} -c ${place}/${what}.cpp -o ${place}/${what}.o COMMAND_ERROR_IS_FATAL ANY)
     string(TIMESTAMP after "%s%f" UTC)
     math(EXPR took "(${after} - ${before}) / 1000")
     if(NOT DEFINED best_${what} OR took LESS best_${what})

@@ -60,6 +60,7 @@ set(instance_guard_headers
   include/instance_guard/detail/lock_session.hpp
   include/instance_guard/detail/lock_slot.hpp
   include/instance_guard/detail/lock_verify.hpp
+  include/instance_guard/detail/owned.hpp
   include/instance_guard/detail/printable_text.hpp
   include/instance_guard/detail/process_descendants.hpp
   include/instance_guard/detail/raw_array.hpp
@@ -79,6 +80,7 @@ set(instance_guard_headers
   include/instance_guard/detail/stray_target.hpp
   include/instance_guard/detail/table_details.hpp
   include/instance_guard/detail/table_read.hpp
+  include/instance_guard/detail/text.hpp
   include/instance_guard/detail/warden_adopt.hpp
   include/instance_guard/detail/warden_credentials.hpp
   include/instance_guard/detail/warden_kill.hpp
@@ -102,6 +104,7 @@ set(instance_guard_headers
   include/instance_guard/pid_lockfile.hpp
   include/instance_guard/pid_lockfile_types.hpp
   include/instance_guard/platform/platform.hpp
+  include/instance_guard/platform/platform_census.hpp
   include/instance_guard/platform/posix.hpp
   include/instance_guard/platform/posix_calls.hpp
   include/instance_guard/platform/posix_census.hpp

@@ -59,7 +59,7 @@ void start_fake_warden(pid_lockfile& lock, std::chrono::milliseconds grace) {
     for (;;) ::pause();
   }
   std::error_code ec;
-  detail::lock_record_changes changes;
+  lock_record changes = lock.record();
   changes.warden = process_identity::of(static_cast<pid_t>(pid), ec);
   changes.mark = std::string(32, 'a');
   changes.grace = grace;

@@ -170,7 +170,7 @@ TEST_CASE("a query never shows a mixed record") {
         pid_lockfile lock(here.name, options, ec);
         if (ec) ::_exit(1);
         for (int i = 0; i < 20; ++i) {  // rewritten again and again while it is held
-          detail::lock_record_changes changes;
+          lock_record changes = lock.record();
           changes.arguments =
               std::vector<std::string>(static_cast<std::size_t>(i % 5) * 10, std::string(20, 'x'));
           detail::lock_update_record(lock, changes, ec);
@@ -208,7 +208,7 @@ TEST_CASE("a name is held in every query while its holder rewrites the record") 
     std::error_code ec;
     pid_lockfile lock(here.name, here.options(), ec);
     for (std::size_t i = 0;; ++i) {
-      detail::lock_record_changes changes;
+      lock_record changes = lock.record();
       changes.arguments = std::vector<std::string>(i % 5 * 10, std::string(20, 'x'));
       detail::lock_update_record(lock, changes, ec);
     }

@@ -1,6 +1,7 @@
 // Nobody else: who carries no mark, or carries it without being left alone, is not signalled.
 #include "stray_stage.hpp"
 
+#include <memory>
 #include <set>
 #include <sys/stat.h>
 #include <thread>

@@ -81,7 +81,7 @@ remains leave_behind(const support::scene& scene, const std::function<void(const
 std::string all(const ig::sweep_result& result) {
   outcome shown;
   shown.left = result.left;
-  if (result.report != nullptr) shown.report = *result.report;
+  if (result.report) shown.report = *result.report;
   return shown.str();
 }
 

@@ -86,4 +86,14 @@ inline std::error_code make_error_code(errc value) noexcept {
   return {static_cast<int>(value), error_category()};
 }
 
+namespace detail {
+
+/// `code == why`, which takes a compiler longer each time it is written.
+inline bool is(const std::error_code& code, errc why) noexcept {
+  return code == make_error_code(why);
+}
+inline bool is(const std::error_code& code, std::errc why) noexcept { return code == why; }
+
+}  // namespace detail
+
 }  // namespace instance_guard

@@ -16,7 +16,6 @@
 #pragma once
 
 #include <filesystem>
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -28,6 +27,7 @@
 #include "detail/lock_query.hpp"
 #include "detail/lock_session.hpp"
 #include "detail/lock_verify.hpp"
+#include "detail/owned.hpp"
 #include "error.hpp"
 #include "pid_lockfile_types.hpp"
 
@@ -58,7 +58,7 @@ class [[nodiscard]] pid_lockfile {
     acquire(name, options, ec);
     if (!ec) return;
     const std::string what = session_ ? session_->fault.exception_text() : std::string();
-    if (ec == errc::already_running || ec == errc::still_cleaning_up)
+    if (detail::is(ec, errc::already_running) || detail::is(ec, errc::still_cleaning_up))
       throw instance_guard::already_running(ec, what, holder());
     throw std::system_error(ec, what.empty() ? std::string(name.substr(0, 64)) : what);
   }
@@ -75,7 +75,7 @@ class [[nodiscard]] pid_lockfile {
   ~pid_lockfile() { release(); }
 
   /// True while this object holds its name. False in a forked child.
-  bool owns_lock() const noexcept { return session_ != nullptr && session_->held() != nullptr; }
+  bool owns_lock() const noexcept { return session_ && session_->held() != nullptr; }
   explicit operator bool() const noexcept { return owns_lock(); }
 
   /// Makes sure that this still is the one holder: two system calls when all is well. A file that
@@ -85,7 +85,7 @@ class [[nodiscard]] pid_lockfile {
   /// but the children of a group that keeps it would outlive a crash.
   void verify(std::error_code& ec) noexcept {
     ec.clear();
-    if (session_ == nullptr)
+    if (!session_)
       ec = errc::lock_lost;
     else
       detail::without_throwing(ec, [&] { detail::verify_lock(*session_, ec); });
@@ -101,7 +101,7 @@ class [[nodiscard]] pid_lockfile {
   /// Lets the name go; twice is once. A name that a process_group keeps goes when its last
   /// process has ended.
   void release() noexcept {
-    if (session_ == nullptr || session_->slot < 0) return;
+    if (!session_ || session_->slot < 0) return;
     detail::lock_change_scope scope;
     if (detail::is_forked_copy()) detail::drop_inherited_locks();
     // A child of vfork shares this memory: it must not even forget the slot.
@@ -131,15 +131,15 @@ class [[nodiscard]] pid_lockfile {
  private:
   const detail::lock_session& known() const noexcept {
     static const detail::lock_session nothing;
-    return session_ == nullptr ? nothing : *session_;
+    return session_ ? *session_ : nothing;
   }
 
   void acquire(std::string_view name, const lock_options& options, std::error_code& ec) noexcept {
     ec.clear();
     detail::without_throwing(ec, [&] {
-      session_ = std::make_unique<detail::lock_session>();
+      session_ = detail::owned<detail::lock_session>(new detail::lock_session);
       session_->name = detail::lock_name(name);
-      session_->options = options;
+      session_->options = lock_options(options);
       if (!options.directory.empty())  // as it is meant now; the working directory may change
         session_->options.directory = std::filesystem::absolute(options.directory, ec);
       if (ec) return;
@@ -154,7 +154,7 @@ class [[nodiscard]] pid_lockfile {
     if (ec) release();  // taken, but there was no memory to say from whom
   }
 
-  std::unique_ptr<detail::lock_session> session_;
+  detail::owned<detail::lock_session> session_;
 };
 
 namespace detail {
@@ -162,19 +162,9 @@ namespace detail {
 /// The slot of a lock that is held by this process. Layers above only; see lock_slot.hpp.
 inline lock_slot& slot_of(const pid_lockfile& lock) noexcept { return *lock.session()->held(); }
 
-/// What the layers above add to a record once they know it, before the program goes on.
-struct lock_record_changes {
-  std::optional<process_identity> warden = {};
-  std::optional<std::string> mark = {};
-  std::optional<std::chrono::milliseconds> grace = {};
-  std::optional<std::vector<std::string>> arguments = {};  ///< of the command that a tool runs
-  std::optional<std::string> executable = {};
-  std::optional<std::string> started_from = {};
-  bool swept = false;  ///< the strays of killed holders are ended
-};
-
-/// One pwrite and one ftruncate. `ec`: lock_lost, or why it could not be written.
-inline void lock_update_record(const pid_lockfile& lock, const lock_record_changes& changes,
+/// What the layers above add to lock.record() once they know it, before the program goes on. One
+/// pwrite and one ftruncate. `ec`: lock_lost, or why it could not be written.
+inline void lock_update_record(const pid_lockfile& lock, lock_record changed,
                                std::error_code& ec) noexcept {
   ec.clear();
   without_throwing(ec, [&] {
@@ -184,14 +174,7 @@ inline void lock_update_record(const pid_lockfile& lock, const lock_record_chang
       ec = errc::lock_lost;
       return;
     }
-    lock_record& record = session->record;
-    if (changes.warden) record.warden = *changes.warden;
-    if (changes.mark) record.mark = *changes.mark;
-    if (changes.grace) record.grace = *changes.grace;
-    if (changes.arguments) record.arguments = *changes.arguments;
-    if (changes.executable) record.executable = *changes.executable;
-    if (changes.started_from) record.started_from = *changes.started_from;
-    if (changes.swept) record.unswept.clear();
+    session->record = std::move(changed);
     lock_change_scope scope;
     const int result = rewrite_record(*session, *slot, scope);
     if (result != 0) ec.assign(-result, std::system_category());
@@ -252,7 +235,8 @@ inline stop_result stop_holder(std::string_view name, const stop_options& option
     result.holder = std::move(status.holder);
     if (!result.holder) {
       ec = errc::already_running;
-      result.explanation = status.name + ": held; its holder's record can't be read: not stopped";
+      result.explanation =
+          detail::joined({status.name, ": held; its holder's record can't be read: not stopped"});
       return;
     }
     const detail::stop_outcome outcome =
@@ -280,7 +264,7 @@ inline std::filesystem::path default_lock_directory(lock_scope scope,
     detail::lock_directory found =
         detail::open_lock_directory(options, detail::directory_use::look);
     result = std::move(found.path);
-    if (found.fault && found.fault.code != std::errc::no_such_file_or_directory)
+    if (found.fault && !detail::is(found.fault.code, std::errc::no_such_file_or_directory))
       ec = found.fault.code;
   });
   return result;

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "detail/signal_name.hpp"
+#include "detail/text.hpp"
 #include "error.hpp"
 #include "process_identity.hpp"
 
@@ -139,9 +140,10 @@ class exit_status {
 
   /// "exit code 3", "ended by SIGSEGV (core dumped)", "not ended".
   std::string str() const {
-    if (exited()) return "exit code " + std::to_string(code());
+    if (exited()) return detail::joined({"exit code ", std::to_string(code())});
     if (!signalled()) return "not ended";
-    return "ended by " + detail::signal_name(signal()) + (core_dumped() ? " (core dumped)" : "");
+    return detail::joined(
+        {"ended by ", detail::signal_name(signal()), core_dumped() ? " (core dumped)" : ""});
   }
 
   /// Same end; what was used does not count.
@@ -227,14 +229,14 @@ struct termination_report {
   /// One line: "empty (subreaper)", "not proven empty (process groups)",
   /// "2 left (subreaper): pid 712 (sudo) belongs to another user, ...".
   std::string str() const {
-    const std::string by = std::string(" (") + to_string(mechanism) + ")";
-    if (survivors.empty()) return (proven_empty ? "empty" : "not proven empty") + by;
-    std::string text = std::to_string(survivors.size()) + " left" + by;
+    const std::string by = detail::joined({" (", to_string(mechanism), ")"});
+    if (survivors.size() == 0)
+      return detail::joined({proven_empty ? "empty" : "not proven empty", by});
+    std::string text = detail::joined({std::to_string(survivors.size()), " left", by});
     const char* separator = ": ";
     for (const survivor& each : survivors) {
-      text += separator;
-      text += "pid " + std::to_string(each.process.pid) + " (" + each.name + ") ";
-      text += to_string(each.why);
+      text += detail::joined({separator, "pid ", std::to_string(each.process.pid), " (", each.name,
+                              ") ", to_string(each.why)});
       separator = ", ";
     }
     return text;

@@ -22,6 +22,7 @@
 #include <utility>
 
 #include "detail/deadline.hpp"
+#include "detail/text.hpp"
 #include "error.hpp"
 #include "file_descriptor.hpp"
 #include "platform/platform.hpp"
@@ -45,7 +46,7 @@ struct process_identity {
   static process_identity of(pid_t pid) {
     std::error_code ec;
     const process_identity result = of(pid, ec);
-    if (ec) throw std::system_error(ec, "process " + std::to_string(pid));
+    if (ec) throw std::system_error(ec, detail::joined({"process ", std::to_string(pid)}));
     return result;
   }
 #endif
@@ -174,7 +175,7 @@ class [[nodiscard]] process_handle {
   static process_handle open(const process_identity& who) {
     std::error_code ec;
     process_handle result = open(who, ec);
-    if (ec) throw std::system_error(ec, "process " + std::to_string(who.pid));
+    if (ec) throw std::system_error(ec, detail::joined({"process ", std::to_string(who.pid)}));
     return result;
   }
 #endif
@@ -231,12 +232,15 @@ class [[nodiscard]] process_handle {
   void signal(int number) {
     std::error_code ec;
     signal(number, ec);
-    if (ec) throw std::system_error(ec, "signal to process " + std::to_string(who_.pid));
+    if (ec)
+      throw std::system_error(ec, detail::joined({"signal to process ", std::to_string(who_.pid)}));
   }
   bool wait_for(std::chrono::milliseconds limit) {
     std::error_code ec;
     const bool ended = wait_for(limit, ec);
-    if (ec) throw std::system_error(ec, "waiting for process " + std::to_string(who_.pid));
+    if (ec)
+      throw std::system_error(ec,
+                              detail::joined({"waiting for process ", std::to_string(who_.pid)}));
     return ended;
   }
 #endif

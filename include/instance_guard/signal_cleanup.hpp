@@ -110,7 +110,8 @@ class [[nodiscard]] signal_cleanup {
   /// Puts the dispositions back that it replaced, where nobody else replaced them meanwhile.
   void release() noexcept {
     const pid_t owner = std::exchange(owner_, 0);
-    const std::vector<int> signals = std::exchange(signals_, {});
+    const std::vector<int> signals = std::move(signals_);
+    signals_.clear();
     // A forked copy leaves them: its program still expects to be ended by them, and it will be.
     if (owner == 0 || owner != platform::sys::getpid()) return;
     if (std::exchange(armed_, false)) detail::the_exit.armed.fetch_sub(1);
@@ -224,7 +225,7 @@ inline void signal_cleanup::install(const cleanup_options& options, std::error_c
   }
   if (!ec) return;
   const std::error_code why = ec;
-  for (const int number : signals_) restore(number);
+  for (std::size_t i = 0; i < signals_.size(); ++i) restore(signals_[i]);
   signals_.clear();
   owner_ = 0;
   --registry.cleanups;

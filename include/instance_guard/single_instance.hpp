@@ -31,6 +31,7 @@
 #include <vector>
 
 #include "detail/everything.hpp"
+#include "detail/owned.hpp"
 #include "detail/refusal_text.hpp"
 #include "detail/stray_mark.hpp"
 #include "detail/stray_sweep.hpp"
@@ -79,7 +80,8 @@ class [[nodiscard]] single_instance {
     holder_ = std::move(other.holder_);
     recovered_from_ = std::move(other.recovered_from_);
     explanation_ = std::move(other.explanation_);
-    mark_ = std::exchange(other.mark_, {});
+    mark_ = other.mark_;
+    other.mark_ = {};
     mark_text_ = std::move(other.mark_text_);
     ends_ = other.ends_;
     owner_ = std::exchange(other.owner_, 0);
@@ -114,7 +116,9 @@ class [[nodiscard]] single_instance {
                            int exit_code, bool terminal) const;
 
   /// True while it owns the name.
-  explicit operator bool() const noexcept { return owner_ != 0 && !locks_.empty() && locks_.front().owns_lock(); }
+  explicit operator bool() const noexcept {
+    return owner_ != 0 && locks_.size() != 0 && locks_[0].owns_lock();
+  }
 
   /// Who refused us; empty if nobody did, or the holder's record can't be read.
   const std::optional<lock_record>& holder() const noexcept { return holder_; }
@@ -132,7 +136,8 @@ class [[nodiscard]] single_instance {
       ec = errc::lock_lost;
       return;
     }
-    for (pid_lockfile& lock : locks_) {
+    for (std::size_t i = 0; i < locks_.size(); ++i) {
+      pid_lockfile& lock = locks_[i];
       lock.verify(ec);
       if (ec) return;
     }
@@ -166,7 +171,7 @@ class [[nodiscard]] single_instance {
   void verify() {
     std::error_code ec;
     verify(ec);
-    if (ec) throw std::system_error(ec, *this ? locks_.front().path().string() : "no guard");
+    if (ec) throw std::system_error(ec, *this ? locks_[0].path().string() : "no guard");
   }
   child spawn(const std::vector<std::string>& arguments, const spawn_options& options = {}) {
     return group_.spawn(arguments, options);
@@ -216,7 +221,7 @@ class [[nodiscard]] single_instance {
   process_group& children() noexcept { return group_; }
   pid_lockfile& lockfile() noexcept {
     static pid_lockfile none;
-    return locks_.empty() ? none : locks_.front();
+    return locks_.size() == 0 ? none : locks_[0];
   }
 
  private:
@@ -231,7 +236,7 @@ class [[nodiscard]] single_instance {
                                  const std::optional<lock_record>& holder, const std::string& explanation);
 #endif
 
-  std::vector<pid_lockfile> locks_;  // the first is the name's, the others also_hold's
+  detail::owned_array<pid_lockfile> locks_;  // the first is the name's, the others also_hold's
   process_group group_{nullptr};
   signal_cleanup signals_{nullptr};
   std::optional<lock_record> holder_;

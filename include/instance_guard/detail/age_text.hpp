@@ -23,7 +23,7 @@ inline std::string age_text(std::chrono::seconds age, const char* between = " ")
     if (parts == 0 && count == 0 && each.letter != 's') continue;
     if (parts == 1 && count == 0) break;
     if (parts > 0) text += between;
-    text += std::to_string(count) + each.letter;
+    text.append(std::to_string(count)).push_back(each.letter);
     if (++parts == 2) break;
   }
   return text;
@@ -31,8 +31,8 @@ inline std::string age_text(std::chrono::seconds age, const char* between = " ")
 
 /// How long ago `then` was; a time in the future (the clock was set) is 0s.
 inline std::string age_since(std::chrono::system_clock::time_point then, const char* between = " ") {
-  return age_text(std::chrono::duration_cast<std::chrono::seconds>(
-                      std::chrono::system_clock::now() - then),
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return age_text(std::chrono::duration_cast<std::chrono::seconds>(now - then.time_since_epoch()),
                   between);
 }
 

@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "../file_descriptor.hpp"
-#include "../platform/platform.hpp"
+#include "../platform/platform_census.hpp"
 #include "census_words.hpp"
 
 namespace instance_guard::detail {

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "../ghost_census_types.hpp"
-#include "../platform/platform.hpp"
+#include "../platform/platform_census.hpp"
 #include "../process_table.hpp"
 #include "census_path.hpp"
 #include "census_words.hpp"

@@ -15,6 +15,9 @@ class deadline {
  public:
   static constexpr std::int64_t never = INT64_MAX;
 
+  /// Not set yet.
+  deadline() noexcept : at_(-1) {}
+
   explicit deadline(std::chrono::milliseconds limit) noexcept
       : deadline(nanoseconds(limit), platform::sys::monotonic_now()) {}
 
@@ -36,6 +39,7 @@ class deadline {
     return rest > 0 ? rest : 0;
   }
 
+  bool is_set() const noexcept { return at_ >= 0; }
   bool passed() const noexcept { return left() == 0; }
 
  private:
@@ -44,5 +48,11 @@ class deadline {
 
   std::int64_t at_;
 };
+
+/// `milliseconds` and `more`, or no_limit where that is too long to count.
+inline std::chrono::milliseconds longer(std::int64_t milliseconds, std::int64_t more) noexcept {
+  const std::int64_t most = no_limit.count();
+  return std::chrono::milliseconds(milliseconds > most - more ? most : milliseconds + more);
+}
 
 }  // namespace instance_guard::detail

@@ -8,16 +8,15 @@
 #include <string>
 #include <string_view>
 #include <system_error>
-#include <vector>
 
 namespace instance_guard::detail {
 
-/// A list of "NAME=value", without doubles. Borrows every text it is given until bytes().
+/// A list of "NAME=value", without doubles.
 class environment {
  public:
   /// Takes over a list as in environ(7), which may be null. An entry without '=' is kept as it is.
   void inherit(const char* const* list) {
-    for (; list != nullptr && *list != nullptr; ++list) entries_.emplace_back(*list);
+    for (; list != nullptr && *list != nullptr; ++list) add(*list);
   }
 
   /// "NAME=value" sets, "NAME" removes. invalid_argument: no name, or a NUL anywhere.
@@ -26,28 +25,33 @@ class environment {
     const std::string_view name = what.substr(0, equals);
     if (name.empty() || what.find('\0') != std::string_view::npos)
       return std::make_error_code(std::errc::invalid_argument);
-    std::size_t kept = 0;
-    for (const std::string_view each : entries_)
-      if (each.substr(0, each.find('=')) != name) entries_[kept++] = each;
-    entries_.resize(kept);
-    if (equals != std::string_view::npos) entries_.push_back(what);
+    for (std::size_t at = 0; at < bytes_.size();) {
+      const std::string_view each = bytes_.data() + at;
+      if (each.substr(0, each.find('=')).compare(name) != 0) {
+        at += each.size() + 1;
+      } else {
+        bytes_.erase(at, each.size() + 1);
+        --size_;
+      }
+    }
+    if (equals != std::string_view::npos) add(what);
     return {};
   }
 
-  std::size_t size() const noexcept { return entries_.size(); }
+  std::size_t size() const noexcept { return size_; }
 
   /// All entries, each followed by a NUL: as it lies in a process's memory.
-  std::string bytes() const {
-    std::size_t total = 0;
-    for (const std::string_view each : entries_) total += each.size() + 1;
-    std::string block;
-    block.reserve(total);
-    for (const std::string_view each : entries_) block.append(each).push_back('\0');
-    return block;
-  }
+  const std::string& bytes() const noexcept { return bytes_; }
 
  private:
-  std::vector<std::string_view> entries_;
+  void add(std::string_view entry) {
+    bytes_.append(entry.data(), entry.size());
+    bytes_.push_back('\0');
+    ++size_;
+  }
+
+  std::string bytes_;
+  std::size_t size_ = 0;
 };
 
 }  // namespace instance_guard::detail

@@ -51,7 +51,8 @@ inline void notify_main_pid(pid_t program) noexcept {
 inline void rewrite_pid_variables(pid_t before, pid_t now) {
   for (const char* name : {"LISTEN_PID", "WATCHDOG_PID"}) {
     const char* value = std::getenv(name);
-    if (value != nullptr && std::to_string(before) == value) ::setenv(name, std::to_string(now).c_str(), 1);
+    if (value != nullptr && same(std::to_string(before), value))
+      ::setenv(name, std::to_string(now).c_str(), 1);
   }
 }
 

@@ -190,7 +190,7 @@ inline termination_report process_group::terminate(std::chrono::milliseconds gra
         left.process = self;
         left.process.pid = answer.left[k].pid;
         left.process.start_time = answer.left[k].start_time;
-        left.name = answer.left[k].name;
+        left.name = detail::joined({answer.left[k].name});
         left.why = static_cast<survival>(answer.left[k].why);
         report.survivors.push_back(std::move(left));
       }
@@ -247,10 +247,12 @@ inline void process_group::keep_locked(const pid_lockfile& lock, std::error_code
   keeper.healthy = detail::group_is_healthy;
   detail::lock_set_keeper(kept, keeper);
   // Who waits for the name one day can tell what is left, and wake a warden that is stopped.
-  detail::lock_record_changes changes;
-  changes.warden = warden();
-  changes.grace = options_.grace;
-  detail::lock_update_record(lock, changes, ec);
+  detail::without_throwing(ec, [&] {
+    lock_record changes = lock.record();
+    changes.warden = warden();
+    changes.grace = options_.grace;
+    detail::lock_update_record(lock, std::move(changes), ec);
+  });
 }
 
 inline std::vector<process_identity> process_group::members(std::error_code& ec) const noexcept {

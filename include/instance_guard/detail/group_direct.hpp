@@ -7,9 +7,7 @@
 
 #include <cerrno>
 #include <cstdint>
-#include <memory>
 #include <utility>
-#include <vector>
 
 #include "../file_descriptor.hpp"
 #include "../platform/platform.hpp"
@@ -18,6 +16,7 @@
 #include "group_request.hpp"
 #include "group_slot.hpp"
 #include "group_spawn.hpp"
+#include "owned.hpp"
 #include "start_time.hpp"
 #include "wire.hpp"
 
@@ -33,8 +32,8 @@ inline bool can_start_directly(const group_slot& slot) noexcept {
 /// have answered, `own` the end on which its exit status comes. 0, or the negated errno of the exec;
 /// -ENOSYS: it can't be done here, so the warden shall.
 inline int start_directly(group_slot& slot, spawn_order& order, file_descriptor& own, wire::answer& answer) {
-  const std::unique_ptr<direct_start> start(new direct_start);  // its stack stays untouched
-  std::vector<char*> pointers;
+  const owned<direct_start> start(new direct_start);  // its stack stays untouched
+  owned_array<char*> pointers;
   order.fill(*start, pointers);
   start->closes_others = !slot.inherit_descriptors.load(std::memory_order_relaxed);
   start->warden = slot.link[0].pid.load(std::memory_order_relaxed);

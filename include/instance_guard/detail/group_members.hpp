@@ -15,8 +15,10 @@ namespace instance_guard::detail {
 /// Living descendants of the group's wardens, oldest first.
 inline std::vector<process_identity> group_members(const group_slot& slot, std::error_code& ec) {
   std::vector<pid_t> wardens;
-  for (int i = 0; i < slot.links.load(std::memory_order_acquire); ++i)
-    wardens.push_back(slot.link[i].pid.load(std::memory_order_relaxed));
+  for (int i = 0; i < slot.links.load(std::memory_order_acquire); ++i) {
+    const pid_t warden = slot.link[i].pid.load(std::memory_order_relaxed);
+    wardens.push_back(warden);
+  }
   const pid_t self = platform::sys::getpid();
   std::vector<process_identity> members;
   for (const process_identity& each : descendants_of(wardens, ec)) {

@@ -19,7 +19,9 @@
 #include "direct_start.hpp"
 #include "environment.hpp"
 #include "group_request.hpp"
+#include "owned.hpp"
 #include "stray_target.hpp"
+#include "text.hpp"
 #include "wire.hpp"
 
 namespace instance_guard::detail {
@@ -54,9 +56,9 @@ class spawn_order {
   }
 
   /// Fills in what a child of the program itself needs; `pointers` becomes the memory of its arrays.
-  void fill(direct_start& start, std::vector<char*>& pointers) {
+  void fill(direct_start& start, owned_array<char*>& pointers) {
     const std::size_t count = std::size_t{request_.candidates} + request_.arguments + request_.environment;
-    pointers.assign(count + 3, nullptr);
+    pointers = owned_array<char*>(count + 3);
     char* text = text_.data();
     char** at = pointers.data();
     const auto point = [&](std::size_t texts) {
@@ -118,7 +120,7 @@ class spawn_order {
     return error ? error : attach(std::move(memory), request_.text);
   }
 
-  void add_text(std::string_view text) { text_.append(text).push_back('\0'); }
+  void add_text(std::string_view text) { text_.append(text.data(), text.size()).push_back('\0'); }
 
   std::error_code prepare_text(const std::vector<std::string>& arguments, const spawn_options& options,
                                const group_slot& slot) {
@@ -136,11 +138,12 @@ class spawn_order {
     bool keep = options.outlives;
     for (const std::string& each : options.environment) {
       if (!error) error = changed.change(each);
-      if (each.starts_with("INSTANCE_GUARD_KEEP")) keep = options.outlives || each == keep_entry;
+      if (each.starts_with("INSTANCE_GUARD_KEEP"))
+        keep = options.outlives || same(each, keep_entry);
     }
     if (!error && keep) error = changed.change(keep_entry);
     if (error) return error;
-    const std::string block = changed.bytes();
+    const std::string& block = changed.bytes();
     add_candidates(arguments.front(), block);
     for (const std::string& each : arguments) add_text(each);
     text_.append(block);
@@ -166,7 +169,7 @@ class spawn_order {
     request_.candidates = 0;
     for (std::size_t at = 0; at <= path.size(); ++request_.candidates) {
       const std::string_view directory = path.substr(at, path.find(':', at) - at);
-      text_.append(directory);
+      text_.append(directory.data(), directory.size());
       if (!directory.empty() && directory.back() != '/') text_.push_back('/');
       add_text(program);
       at += directory.size() + 1;

@@ -14,6 +14,7 @@
 #include "../platform/platform.hpp"
 #include "printable_text.hpp"
 #include "process_descendants.hpp"
+#include "text.hpp"
 
 namespace instance_guard::detail {
 
@@ -25,11 +26,11 @@ inline std::string left_over_text(const process_identity& who) {
   platform::process_stat facts;
   uid_t user = 0;
   if (platform::view_stat(view, facts) != 0 || facts.start_time != who.start_time) return {};
-  std::string text = "pid " + std::to_string(who.pid) + " (" + printable(facts.name);
-  if (platform::view_user(view, user) == 0 && user != ::geteuid()) text += ", another user's";
-  else if (facts.state == 'D') text += ", in uninterruptible sleep";
-  else if (facts.state == 't') text += ", held by a debugger";
-  return text + ")";
+  const char* why = "";
+  if (platform::view_user(view, user) == 0 && user != ::geteuid()) why = ", another user's";
+  else if (facts.state == 'D') why = ", in uninterruptible sleep";
+  else if (facts.state == 't') why = ", held by a debugger";
+  return joined({"pid ", std::to_string(who.pid), " (", printable(facts.name), why, ")"});
 }
 
 /// The first four of them, "pid 4711 (feed), pid 4712 (feed), ..."; empty: none, or it can't be told.
@@ -41,9 +42,8 @@ inline std::string left_over_text(const lock_record& dead) {
   for (const process_identity& each : descendants_of({dead.warden.pid}, ec)) {
     const std::string one = left_over_text(each);
     if (one.empty()) continue;
-    if (!text.empty()) text += ", ";
-    if (++told > 4) return text + "...";
-    text += one;
+    text.append(text.empty() ? "" : ", ").append(++told > 4 ? "..." : one);
+    if (told > 4) break;
   }
   return text;
 }

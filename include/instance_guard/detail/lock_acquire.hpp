@@ -81,13 +81,13 @@ class lock_acquisition {
       if (result == attempt_result::try_again) {
         if (++moved_ > 32)
           return fail(make_fault(std::make_error_code(std::errc::resource_unavailable_try_again),
-                                 directory.path.string() + " is replaced all the time",
+                                 joined({directory.path.native(), " is replaced all the time"}),
                                  "find out what replaces it"),
                       ec);
         continue;
       }
       if (refused(result, ec)) {
-        if (ec == errc::already_running || ec == errc::still_cleaning_up)
+        if (is(ec, errc::already_running) || is(ec, errc::still_cleaning_up))
           note_refusal(directory.descriptor.get(), session_.name, session_.record.started_from);
         return;
       }
@@ -130,17 +130,17 @@ class lock_acquisition {
     if (result == attempt_result::busy_here) {
       session_.holder = std::move(found_);
       return expired(live_until_, errc::already_running, ec,
-                     std::string(session_.name.view()) + ": held by this process");
+                     joined({session_.name.view(), ": held by this process"}));
     }
     holder_state state =
         result == attempt_result::busy_file ? judge_holder(found_) : holder_state::unknown;
     if (state != holder_state::unknown)
-      unknown_until_.reset();
+      unknown_until_ = {};
     else if (!find_out(result, state))
       return false;
     session_.holder = std::move(found_);
     if (state == holder_state::cleaning) return cleaning_up(ec);
-    cleaning_until_.reset();
+    cleaning_until_ = {};
     // Once: who has it then was started meanwhile, and two that replace each other never end.
     if (session_.options.replace && session_.holder && !replaced_) {
       replaced_ = true;
@@ -157,8 +157,8 @@ class lock_acquisition {
   /// Who it is when no record tells: a holder between taking the lock and writing its record, one
   /// that can't write it, or one whose file is another. False: look again, for 100 ms at most.
   bool find_out(attempt_result result, holder_state& state) {
-    if (!unknown_until_) unknown_until_.emplace(std::chrono::milliseconds(100));
-    const bool patient = !unknown_until_->passed();
+    if (!unknown_until_.is_set()) unknown_until_ = deadline(std::chrono::milliseconds(100));
+    const bool patient = !unknown_until_.passed();
     if (patient && result == attempt_result::busy_file) {
       platform::sys::sleep_for(ms_in_ns);
       return false;
@@ -182,21 +182,20 @@ class lock_acquisition {
   }
 
   bool cleaning_up(std::error_code& ec) {
-    if (!cleaning_until_) {
-      constexpr std::chrono::milliseconds usual_grace{5'000};
-      const auto grace = session_.holder ? session_.holder->grace : usual_grace;
-      constexpr std::chrono::milliseconds extra{10'000};
-      cleaning_until_.emplace(session_.options.cleanup_wait.value_or(
-          grace > no_limit - extra ? no_limit : grace + extra));
+    if (!cleaning_until_.is_set()) {
+      const std::int64_t grace = session_.holder ? session_.holder->grace.count() : 5'000;
+      std::chrono::milliseconds limit = longer(grace, 10'000);
+      if (session_.options.cleanup_wait) limit = *session_.options.cleanup_wait;
+      cleaning_until_ = deadline(limit);
     }
     if (session_.holder) continue_stopped_warden(*session_.holder);
-    if (!cleaning_until_->passed()) {
-      wait_until(*cleaning_until_);
+    if (!cleaning_until_.passed()) {
+      wait_until(cleaning_until_);
       return false;
     }
     if (session_.holder && !killed_warden_ && kill_stopped_warden(*session_.holder)) {
       killed_warden_ = true;  // its death frees the name
-      cleaning_until_.emplace(std::chrono::milliseconds(2'000));
+      cleaning_until_ = deadline(std::chrono::milliseconds(2'000));
       return false;
     }
     const std::string left = session_.holder ? left_over_text(*session_.holder) : std::string();
@@ -213,11 +212,10 @@ class lock_acquisition {
   }
 
   std::string refusal_text() const {
-    std::string text = std::string(session_.name.view()) + ": held";
-    if (session_.holder)
-      text += " by pid " + std::to_string(session_.holder->process.pid) + ", started from " +
-              session_.holder->started_from;
-    return text;
+    if (!session_.holder) return joined({session_.name.view(), ": held"});
+    return joined({session_.name.view(), ": held by pid ",
+                   std::to_string(session_.holder->process.pid), ", started from ",
+                   session_.holder->started_from});
   }
 
   /// Sleeps until something may have changed, or the deadline.
@@ -231,8 +229,8 @@ class lock_acquisition {
 
   lock_session& session_;
   deadline live_until_;
-  std::optional<deadline> cleaning_until_ = {};
-  std::optional<deadline> unknown_until_ = {};
+  deadline cleaning_until_ = {};
+  deadline unknown_until_ = {};
   lock_waiter waiter_;
   std::optional<lock_record> found_ = {};
   lock_fault fault_ = {};

@@ -161,9 +161,10 @@ inline attempt_result attempt_lock(lock_attempt& of, lock_change_scope& scope) {
   platform::flock_now(shared.get(), LOCK_SH);  // tmp cleaners leave a locked directory alone
   undo.slot = reserve_slot();
   if (undo.slot == nullptr) {
-    of.fault = make_fault(std::make_error_code(std::errc::no_lock_available),
-                          "this process already holds " + std::to_string(max_locks) + " names",
-                          "release some");
+    of.fault =
+        make_fault(std::make_error_code(std::errc::no_lock_available),
+                   joined({"this process already holds ", std::to_string(max_locks), " names"}),
+                   "release some");
     return attempt_result::fault;
   }
   if (file.writable) {

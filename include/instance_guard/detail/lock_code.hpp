@@ -10,6 +10,7 @@
 
 #include "../pid_lockfile_types.hpp"
 #include "../platform/platform.hpp"
+#include "text.hpp"
 
 namespace instance_guard::detail {
 
@@ -27,21 +28,21 @@ inline std::optional<std::chrono::system_clock::time_point> code_replaced_at(
   char prefix[64];
   std::string root = platform::proc_path(prefix, record.process.pid, "root");
   struct stat now = {};
-  if (::stat((root + "/").c_str(), &now) != 0) root.clear();
+  if (::stat(joined({root, "/"}).c_str(), &now) != 0) root.clear();
   // Linux marks a deleted file in the link; a record written after that has the mark too.
   std::string path = record.executable;
   constexpr std::string_view deleted = " (deleted)";
   if (path.size() > deleted.size() &&
       path.compare(path.size() - deleted.size(), deleted.size(), deleted) == 0)
     path.erase(path.size() - deleted.size());
-  if (::stat((root + path).c_str(), &now) == 0) {
+  if (::stat(joined({root, path}).c_str(), &now) == 0) {
     if (static_cast<std::uint64_t>(now.st_dev) == record.executable_device &&
         static_cast<std::uint64_t>(now.st_ino) == record.executable_inode)
       return {};
     return change_time(now);
   }
   if (errno != ENOENT && errno != ENOTDIR) return {};
-  const std::string parent = std::filesystem::path(root + path).parent_path().string();
+  const std::string parent = std::filesystem::path(joined({root, path})).parent_path().string();
   return ::stat(parent.c_str(), &now) == 0 ? change_time(now) : record.acquired_at;
 }
 

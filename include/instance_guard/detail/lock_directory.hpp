@@ -34,15 +34,17 @@ enum class directory_use { take, look };  ///< look: make nothing
 inline lock_fault check_directory(const std::string& path, const struct stat& facts,
                                   bool own_only) {
   const uid_t self = ::geteuid();
-  const std::string elsewhere = "lock_options.directory elsewhere";
+  constexpr std::string_view elsewhere = "lock_options.directory elsewhere";
   if (facts.st_uid != self && (own_only || facts.st_uid != 0))
-    return make_fault(errc::unsafe_directory, path + " belongs to user " + user_name(facts.st_uid),
-                      "rm -r " + path + "   as root, or " + elsewhere);
+    return make_fault(errc::unsafe_directory,
+                      joined({path, " belongs to user ", user_name(facts.st_uid)}),
+                      joined({"rm -r ", path, "   as root, or ", elsewhere}));
   const bool others_write = (facts.st_mode & (S_IWGRP | S_IWOTH)) != 0;
   const bool sticky = (facts.st_mode & S_ISVTX) != 0;
   if (others_write && (own_only || !sticky))
-    return make_fault(errc::unsafe_directory, path + " can be written by others than its owner",
-                      "chmod go-w " + path + "   or " + elsewhere);
+    return make_fault(errc::unsafe_directory,
+                      joined({path, " can be written by others than its owner"}),
+                      joined({"chmod go-w ", path, "   or ", elsewhere}));
   return {};
 }
 
@@ -64,8 +66,8 @@ inline lock_directory open_directory(const std::string& path, mode_t mode, bool 
   if (opened == -ELOOP || opened == -ENOTDIR) {
     const bool link = ::lstat(path.c_str(), &facts) == 0 && S_ISLNK(facts.st_mode);
     result.fault = make_fault(errc::unsafe_directory,
-                              path + (link ? " is a symbolic link" : " is no directory"),
-                              (link ? "name its target, or rm " : "rm ") + path);
+                              joined({path, link ? " is a symbolic link" : " is no directory"}),
+                              joined({link ? "name its target, or rm " : "rm ", path}));
     return result;
   }
   if (opened < 0) {
@@ -89,7 +91,7 @@ inline lock_directory open_directory(const std::string& path, mode_t mode, bool 
   if (!result.fault && !allow_network && platform::is_network_file_system(result.descriptor.get()))
     result.fault =
         make_fault(errc::network_file_system,
-                   path + " is on a network file system, whose locks can't be trusted",
+                   joined({path, " is on a network file system, whose locks can't be trusted"}),
                    "lock_options.directory on a local one, or allow_network_file_system");
   if (result.fault) result.descriptor.reset();
   return result;
@@ -113,13 +115,14 @@ inline lock_directory open_lock_directory(const lock_options& options, directory
     if (path.empty()) return first;
     lock_directory found = open_directory(path, 0700, !host, host ? directory_use::look : use,
                                           options.allow_network_file_system);
-    if (host && found.fault.code == std::errc::no_such_file_or_directory) {
-      found.fault.what = path + " does not exist";
-      found.fault.cure = "mkdir -m 1777 " + path +
-                         "   as root, at each boot (tmpfiles.d), or lock_options.directory";
+    if (host && is(found.fault.code, std::errc::no_such_file_or_directory)) {
+      found.fault.what = joined({path, " does not exist"});
+      found.fault.cure =
+          joined({"mkdir -m 1777 ", path,
+                  "   as root, at each boot (tmpfiles.d), or lock_options.directory"});
     }
     // Only what a stranger did is a reason to go elsewhere; the socket lock then decides.
-    if (!found.fault || found.fault.code != errc::unsafe_directory || host) return found;
+    if (!found.fault || !is(found.fault.code, errc::unsafe_directory) || host) return found;
     struct stat facts = {};
     if (::lstat(path.c_str(), &facts) == 0 && facts.st_uid == ::geteuid() && S_ISDIR(facts.st_mode))
       return found;

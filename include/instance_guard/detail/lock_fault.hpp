@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "../error.hpp"
+#include "text.hpp"
 
 namespace instance_guard::detail {
 
@@ -36,18 +37,19 @@ struct lock_fault {
   /// One line and, with a cure, a second one.
   std::string explanation() const {
     if (!code) return {};
-    const std::string line = add_reason ? what + ": " + code.message() : what;
-    return cure.empty() ? line : line + "\n  cure     " + cure;
+    const std::string reason = add_reason ? code.message() : std::string();
+    return joined(
+        {what, add_reason ? ": " : "", reason, cure.empty() ? "" : "\n  cure     ", cure});
   }
 
   /// For an exception, whose what() adds the code's message.
   std::string exception_text() const {
-    return cure.empty() ? what : what + " (cure: " + cure + ")";
+    return cure.empty() ? what : joined({what, " (cure: ", cure, ")"});
   }
 };
 
-inline lock_fault make_fault(std::error_code code, std::string what, std::string cure = {}) {
-  return {code, std::move(what), std::move(cure), false};
+inline lock_fault make_fault(std::error_code code, std::string what, std::string_view cure = {}) {
+  return {code, std::move(what), std::string(cure), false};
 }
 
 /// The name is somebody else's.
@@ -59,7 +61,7 @@ inline lock_fault refusal_fault(errc why, std::string what) {
 inline lock_fault system_fault(int negated_errno, std::string_view path, std::string_view action) {
   const int number = -negated_errno;
   const std::error_code code(number, std::system_category());
-  std::string cure;
+  const char* cure = "";  // a literal into a std::string: a template for each length
   switch (number) {
     case EROFS: cure = "lock_options.directory on a file system that can be written"; break;
     case ENOSPC:
@@ -77,7 +79,7 @@ inline lock_fault system_fault(int negated_errno, std::string_view path, std::st
     case ENOSYS: cure = "lock_options.directory on a file system with locks"; break;
     default: break;
   }
-  return {code, std::string(path) + " " + std::string(action), std::move(cure), true};
+  return {code, joined({path, " ", action}), cure, true};
 }
 
 }  // namespace instance_guard::detail

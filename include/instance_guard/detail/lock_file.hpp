@@ -58,12 +58,12 @@ inline lock_fault wrong_file(const lock_attempt& of, int negated_errno) {
   if (platform::sys::fstatat(AT_FDCWD, of.path.c_str(), &facts, AT_SYMLINK_NOFOLLOW) == 0) {
     if (!S_ISREG(facts.st_mode))
       return make_fault(std::make_error_code(std::errc::invalid_argument),
-                        of.path + " is " + file_kind(facts.st_mode) + ", not a lock file",
+                        joined({of.path, " is ", file_kind(facts.st_mode), ", not a lock file"}),
                         "see who made it, then remove it");
     if (facts.st_uid != ::geteuid() && of.scope == lock_scope::user)
       return make_fault(std::make_error_code(std::errc::operation_not_permitted),
-                        of.path + " belongs to user " + user_name(facts.st_uid),
-                        "rm " + of.path + "   as that user or root");
+                        joined({of.path, " belongs to user ", user_name(facts.st_uid)}),
+                        joined({"rm ", of.path, "   as that user or root"}));
   }
   return system_fault(negated_errno, of.path, "cannot be opened");
 }
@@ -198,8 +198,8 @@ inline attempt_result lock_the_file(lock_attempt& of, const char* file, locked_f
     out.put_back = out.facts.st_nlink > 1 && was_put_back(of, out.facts);
     if (out.facts.st_nlink > 1 && !out.put_back) {
       of.fault = make_fault(std::make_error_code(std::errc::too_many_links),
-                            of.path + " has a second name (a hard link)",
-                            "see who made it, then rm " + of.path);
+                            joined({of.path, " has a second name (a hard link)"}),
+                            joined({"see who made it, then rm ", of.path}));
       return attempt_result::fault;
     }
     const int locked = platform::flock_now(opened, LOCK_EX);
@@ -219,8 +219,9 @@ inline attempt_result lock_the_file(lock_attempt& of, const char* file, locked_f
       return attempt_result::try_again;  // the file is there, but not by that path
     }
   }
-  of.fault = make_fault(std::make_error_code(std::errc::resource_unavailable_try_again),
-                        of.path + " is replaced all the time", "find out what replaces it");
+  of.fault =
+      make_fault(std::make_error_code(std::errc::resource_unavailable_try_again),
+                 joined({of.path, " is replaced all the time"}), "find out what replaces it");
   return attempt_result::fault;
 }
 

@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "../platform/platform.hpp"
+#include "text.hpp"
 
 namespace instance_guard::detail {
 
@@ -20,7 +21,7 @@ namespace instance_guard::detail {
 /// holds what somebody else started.
 inline std::string unit_of_cgroup(std::string_view path) {
   const auto ends_with = [](std::string_view text, std::string_view end) {
-    return text.size() > end.size() && text.substr(text.size() - end.size()) == end;
+    return text.size() > end.size() && same(text.substr(text.size() - end.size()), end);
   };
   std::string_view rest = path;
   while (!rest.empty()) {
@@ -30,18 +31,18 @@ inline std::string unit_of_cgroup(std::string_view path) {
     if (ends_with(part, ".scope")) return {};
     if (!ends_with(part, ".service")) continue;
     std::string_view name = part.substr(0, part.find_first_of("@."));
-    for (const std::string_view entry :
+    for (const char* entry :
          {"ssh", "sshd", "cron", "crond", "cronie", "atd", "getty", "serial-getty", "user"})
-      if (name == entry) return {};
+      if (same(name, entry)) return {};
     const bool users = rest.find("/user@") != std::string_view::npos;
-    return (users ? "systemd user unit " : "systemd unit ") + std::string(part);
+    return joined({users ? "systemd user unit " : "systemd unit ", part});
   }
   return {};
 }
 
 /// What the text of /proc/<pid>/cgroup says: a unit, "container", or nothing.
 inline std::string origin_of_cgroups(std::string_view text) {
-  std::string found;
+  bool container = false;
   while (!text.empty()) {
     const std::size_t end = text.find('\n');
     const std::string_view line = text.substr(0, end);
@@ -51,15 +52,15 @@ inline std::string origin_of_cgroups(std::string_view text) {
     if (second == std::string_view::npos) continue;
     const std::string_view controllers = line.substr(first + 1, second - first - 1);
     const std::string_view path = line.substr(second + 1);
-    if (controllers.empty() || controllers == "name=systemd") {
+    if (controllers.empty() || same(controllers, "name=systemd")) {
       const std::string unit = unit_of_cgroup(path);
       if (!unit.empty()) return unit;
     }
-    for (const std::string_view mark :
+    for (const char* mark :
          {"/docker/", "/docker-", "/libpod-", "/crio-", "/kubepods", "/lxc/", "/cri-containerd"})
-      if (path.find(mark) != std::string_view::npos) found = "container";
+      if (path.find(mark) != std::string_view::npos) container = true;
   }
-  return found;
+  return joined({container ? "container" : ""});
 }
 
 /// "/dev/pts/3" of a controlling terminal's device number; empty: none.
@@ -69,10 +70,10 @@ inline std::string terminal_name(int device) {
   const unsigned minor = (number & 0xffU) | (number >> 12 & 0xfff00U);
   if (device == 0) return {};
   if (major >= 136 && major <= 143)
-    return "/dev/pts/" + std::to_string((major - 136) * 256 + minor);
-  if (major == 4 && minor < 64) return "/dev/tty" + std::to_string(minor);
-  if (major == 4) return "/dev/ttyS" + std::to_string(minor - 64);
-  return "device " + std::to_string(major) + ":" + std::to_string(minor);
+    return joined({"/dev/pts/", std::to_string((major - 136) * 256 + minor)});
+  if (major == 4 && minor < 64) return joined({"/dev/tty", std::to_string(minor)});
+  if (major == 4) return joined({"/dev/ttyS", std::to_string(minor - 64)});
+  return joined({"device ", std::to_string(major), ":", std::to_string(minor)});
 }
 
 inline std::string read_origin_file(pid_t pid, const char* leaf) {
@@ -89,42 +90,45 @@ inline std::string managing_unit(pid_t pid) {
   platform::process_stat facts;
   if (platform::read_process_stat(pid, facts) == 0 && facts.terminal != 0) return {};
   const std::string origin = origin_of_cgroups(read_origin_file(pid, "cgroup"));
-  return origin.substr(0, 8) == "systemd " ? origin : std::string();
+  return same(origin.substr(0, 8), "systemd ") ? origin : std::string();
 }
 
 /// Where `pid` was started from, as far as can be seen. Never empty.
 inline std::string started_from(pid_t pid) {
   const std::string unit = managing_unit(pid);
   if (!unit.empty()) return unit;
-  const bool in_container = origin_of_cgroups(read_origin_file(pid, "cgroup")) == "container" ||
+  const bool in_container = same(origin_of_cgroups(read_origin_file(pid, "cgroup")), "container") ||
                             ::access("/.dockerenv", F_OK) == 0 ||
                             ::access("/run/.containerenv", F_OK) == 0;
   platform::process_stat facts;
   std::string terminal;
-  std::string through;
+  const char* through = "";
   pid_t at = pid;
-  for (int depth = 0; depth < 64 && at > 0 && through.empty(); ++depth) {
+  for (int depth = 0; depth < 64 && at > 0 && *through == '\0'; ++depth) {
     if (platform::read_process_stat(at, facts) != 0) break;
     if (depth == 0) terminal = terminal_name(facts.terminal);
     const std::string_view name = facts.name;
     if (depth > 0) {
-      if (name.substr(0, 4) == "tmux")
+      if (same(name.substr(0, 4), "tmux"))
         through = "tmux";
-      else if (name == "screen" || name == "SCREEN")
+      else if (same(name, "screen") || same(name, "SCREEN"))
         through = "screen";
-      else if (name == "sshd" || name == "sshd-session")
+      else if (same(name, "sshd") || same(name, "sshd-session"))
         through = "ssh";
-      else if (name == "cron" || name == "crond" || name == "CRON" || name == "anacron")
+      else if (same(name, "cron") || same(name, "crond") || same(name, "CRON") ||
+               same(name, "anacron"))
         through = "cron";
-      else if (name == "atd")
+      else if (same(name, "atd"))
         through = "at";
     }
     at = facts.parent;
   }
-  std::string result = through;
-  if (!terminal.empty()) result += (result.empty() ? "terminal " : ", terminal ") + terminal;
-  if (in_container) result += result.empty() ? "container" : " (in a container)";
-  return result.empty() ? "unknown" : result;
+  const bool bare = *through == '\0' && terminal.empty();
+  const char* before = terminal.empty() ? "" : *through == '\0' ? "terminal " : ", terminal ";
+  const char* after = in_container ? (bare ? "container" : " (in a container)")
+                      : bare       ? "unknown"
+                                   : "";
+  return joined({through, before, terminal, after});
 }
 
 }  // namespace instance_guard::detail

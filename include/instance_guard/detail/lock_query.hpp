@@ -28,11 +28,12 @@ inline std::vector<other_holder> other_holders(const lock_name& name, std::error
       [&](const char* text, std::size_t size, uid_t uid, bool known) noexcept {
         if (!known || uid == self) return true;
         const socket_name theirs(lock_scope::user, uid, name.view());
-        if (std::string_view(text, size) != theirs.view()) return true;
+        if (!same(std::string_view(text, size), theirs.view())) return true;
         without_throwing(ec, [&] { result.emplace_back().uid = uid; });
         return !ec && result.size() < 100;
       });
-  for (other_holder& one : result) {
+  for (std::size_t i = 0; i < result.size(); ++i) {
+    other_holder& one = result[i];
     one.user = user_name(one.uid);
     const socket_name theirs(lock_scope::user, one.uid, name.view());
     const file_descriptor connection(platform::watch_socket_name(theirs.text, theirs.size));
@@ -91,11 +92,11 @@ inline void query_file(int directory, const lock_name& name, lock_status& status
   if (held) {
     if (status.holder && !is_alive(status.holder->process)) {
       // Either its children are being ended, or somebody who can't write it has it now.
-      const auto listener = judge_holder(status.holder) == holder_state::cleaning
-                                ? std::optional<lock_record>{}
-                                : holder_by_socket(status.scope, name);
-      if (listener) status.holder = listener;
+      std::optional<lock_record> listener;
+      if (judge_holder(status.holder) != holder_state::cleaning)
+        listener = holder_by_socket(status.scope, name);
       status.state = listener ? lock_state::held : lock_state::cleaning_up;
+      if (listener) status.holder = std::move(listener);
     } else {
       status.state = lock_state::held;
     }
@@ -121,7 +122,7 @@ inline lock_status query(const lock_name& name, const lock_options& options, std
   status.name = name.view();
   status.scope = options.scope;
   lock_directory directory = open_lock_directory(options, directory_use::look);
-  if (directory.fault && directory.fault.code != std::errc::no_such_file_or_directory) {
+  if (directory.fault && !is(directory.fault.code, std::errc::no_such_file_or_directory)) {
     ec = directory.fault.code;
     return status;
   }
@@ -133,12 +134,12 @@ inline lock_status query(const lock_name& name, const lock_options& options, std
     std::vector<pid_t> roots;
     for (const process_identity& each : {status.holder->process, status.holder->warden})
       if (each && is_alive(each)) roots.push_back(each.pid);
-    if (!roots.empty()) {
+    if (roots.size() != 0) {
       std::error_code
           unseen;  // without a list of processes the children are not known, the rest is
       for (const process_identity& each : descendants_of(roots, unseen))
         if (each.pid != status.holder->warden.pid) status.children.push_back(each);
-      if (unseen == std::errc::not_enough_memory) ec = unseen;
+      if (is(unseen, std::errc::not_enough_memory)) ec = unseen;
     }
   }
   if (status.scope == lock_scope::user) status.others = other_holders(name, ec);
@@ -149,17 +150,18 @@ inline std::vector<lock_status> list(const lock_options& options, std::error_cod
   std::vector<lock_status> result;
   std::vector<std::string> names;
   const lock_directory directory = open_lock_directory(options, directory_use::look);
-  if (directory.fault && directory.fault.code != std::errc::no_such_file_or_directory) {
+  if (directory.fault && !is(directory.fault.code, std::errc::no_such_file_or_directory)) {
     ec = directory.fault.code;
     return result;
   }
   const auto add = [&](std::string_view text) {
     const lock_name name(text);
-    if (!name || name.view() != text) return;
+    if (!name || !same(name.view(), text)) return;
     std::size_t at = 0;  // sorted, each once
-    while (at < names.size() && names[at] < text) ++at;
-    if (at == names.size() || names[at] != text)
-      names.emplace(names.begin() + static_cast<std::ptrdiff_t>(at), text);
+    while (at < names.size() && names[at].compare(text) < 0) ++at;
+    if (at < names.size() && same(names[at], text)) return;
+    names.push_back(std::string(text));
+    for (std::size_t i = names.size() - 1; i > at; --i) names[i].swap(names[i - 1]);
   };
   if (directory.descriptor) {
     std::error_code walk;
@@ -180,11 +182,12 @@ inline std::vector<lock_status> list(const lock_options& options, std::error_cod
         const socket_name prefix(options.scope, self, "");
         const std::string_view bound(text, size);
         if ((options.scope == lock_scope::host || uid == self) &&
-            bound.substr(0, prefix.size) == prefix.view())
+            same(bound.substr(0, prefix.size), prefix.view()))
           without_throwing(ec, [&] { add(bound.substr(prefix.size)); });
         return !ec;
       });
-  for (const std::string& name : names) {
+  const std::vector<std::string>& sorted = names;  // one kind of iterator less to instantiate
+  for (const std::string& name : sorted) {
     std::error_code one;
     lock_status status = query(lock_name(name), options, one);
     if (status.state != lock_state::free) result.push_back(std::move(status));

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "../pid_lockfile_types.hpp"
+#include "text.hpp"
 
 namespace instance_guard::detail {
 
@@ -167,18 +168,26 @@ inline void format_record(const lock_record& record, record_text& out) noexcept 
   to.line_end();
 }
 
-/// A whole decimal number, nothing else; empty when it is not, or exceeds `most`.
-inline std::optional<std::uint64_t> parse_number(std::string_view text,
-                                                 std::uint64_t most) noexcept {
-  if (text.empty() || text.size() > 20) return {};
+/// A whole decimal number, nothing else. False when it is not, or exceeds `most`.
+inline bool parse_number(std::string_view text, std::uint64_t most,
+                         std::uint64_t& number) noexcept {
+  if (text.empty() || text.size() > 20) return false;
   std::uint64_t value = 0;
   for (const char c : text) {
-    if (c < '0' || c > '9') return {};
+    if (c < '0' || c > '9') return false;
     const auto digit = static_cast<std::uint64_t>(c - '0');
-    if (value > (most - digit) / 10) return {};
+    if (value > (most - digit) / 10) return false;
     value = value * 10 + digit;
   }
-  return value;
+  number = value;
+  return true;
+}
+
+/// The same, or `otherwise`.
+inline std::uint64_t number_or(std::string_view text, std::uint64_t most,
+                               std::uint64_t otherwise) noexcept {
+  parse_number(text, most, otherwise);
+  return otherwise;
 }
 
 inline int hex_digit(char c) noexcept {
@@ -212,7 +221,8 @@ inline std::string_view checked_record(std::string_view text) noexcept {
   const std::string_view value = text.substr(from, end - from);
   const std::size_t colon = value.find(':');
   if (colon == std::string_view::npos || value.size() != colon + 17) return {};
-  if (parse_number(value.substr(0, colon), max_record) != body.size()) return {};
+  std::uint64_t length = 0;
+  if (!parse_number(value.substr(0, colon), max_record, length) || length != body.size()) return {};
   std::uint64_t sum = 0;
   for (const char c : value.substr(colon + 1)) {
     if (hex_digit(c) < 0) return {};
@@ -229,32 +239,33 @@ inline bool is_mark_text(std::string_view value) noexcept {
 }
 
 /// "pid:start:uid:grace:mark", of the record's own boot and namespace.
-inline std::optional<killed_holder> parse_unswept(std::string_view value) {
+inline bool parse_unswept(std::string_view value, killed_holder& result) {
   std::uint64_t part[4] = {};
   constexpr std::uint64_t most[4] = {2147483647, UINT64_MAX, UINT32_MAX, INT64_MAX};
   for (int i = 0; i < 4; ++i) {
     const std::size_t colon = value.find(':');
-    const auto number = parse_number(value.substr(0, colon), most[i]);
-    if (colon == std::string_view::npos || !number) return {};
-    part[i] = *number;
+    if (colon == std::string_view::npos || !parse_number(value.substr(0, colon), most[i], part[i]))
+      return false;
     value.remove_prefix(colon + 1);
   }
-  if (!is_mark_text(value)) return {};
-  killed_holder result;
+  if (!is_mark_text(value)) return false;
   result.process.pid = static_cast<pid_t>(part[0]);
   result.process.start_time = part[1];
   result.user = static_cast<uid_t>(part[2]);
   result.grace = std::chrono::milliseconds(static_cast<std::int64_t>(part[3]));
   result.mark = value;
-  return result;
+  return true;
 }
 
 /// What the next holder has to end the strays of: the dead one's, and what that one had not done.
 inline std::vector<killed_holder> unswept_after(const lock_record& dead, uid_t file_owner) {
   constexpr std::size_t most = 4;
-  std::vector<killed_holder> result = dead.unswept;
-  if (!dead.mark.empty()) result.push_back({dead.process, file_owner, dead.grace, dead.mark});
-  if (result.size() > most) result.erase(result.begin(), result.end() - most);
+  std::vector<killed_holder> result;
+  const std::size_t count = dead.unswept.size() + (dead.mark.empty() ? 0 : 1);
+  for (std::size_t i = count > most ? count - most : 0; i < dead.unswept.size(); ++i)
+    result.push_back(dead.unswept[i]);
+  const killed_holder last = {dead.process, file_owner, dead.grace, dead.mark};
+  if (!dead.mark.empty()) result.push_back(last);
   return result;
 }
 
@@ -265,9 +276,9 @@ inline std::optional<lock_record> parse_record(std::string_view text) {
   if (body.empty()) return {};
   lock_record record;
   const std::size_t first = body.find('\n');
-  const auto pid = parse_number(body.substr(0, first), max_pid);
-  if (!pid || *pid == 0) return {};
-  record.process.pid = static_cast<pid_t>(*pid);
+  const std::uint64_t pid = number_or(body.substr(0, first), max_pid, 0);
+  if (pid == 0) return {};
+  record.process.pid = static_cast<pid_t>(pid);
   body.remove_prefix(first + 1);
   while (!body.empty()) {
     const std::size_t end = body.find('\n');
@@ -277,14 +288,12 @@ inline std::optional<lock_record> parse_record(std::string_view text) {
     if (equals == std::string_view::npos) continue;
     const std::string_view key = line.substr(0, equals);
     const std::string_view value = line.substr(equals + 1);
-    const auto count = [&](std::string_view digits) {
-      return parse_number(digits, UINT64_MAX).value_or(0);
-    };
+    const auto count = [](std::string_view digits) { return number_or(digits, UINT64_MAX, 0); };
     const std::size_t colon = value.find(':');
     const std::string_view left = value.substr(0, colon);
     const std::string_view right =
         colon == std::string_view::npos ? std::string_view{} : value.substr(colon + 1);
-    if (key == "boot") {
+    if (same(key, "boot")) {
       if (value.size() != 32) continue;
       for (std::size_t i = 0; i < 16; ++i) {
         const int high = hex_digit(value[2 * i]);
@@ -292,53 +301,54 @@ inline std::optional<lock_record> parse_record(std::string_view text) {
         if (high < 0 || low < 0) return {};
         record.process.boot[i] = static_cast<unsigned char>(high * 16 + low);
       }
-    } else if (key == "pid_namespace") {
+    } else if (same(key, "pid_namespace")) {
       record.process.pid_namespace = count(value);
-    } else if (key == "start") {
+    } else if (same(key, "start")) {
       record.process.start_time = count(value);
-    } else if (key == "warden") {
-      record.warden.pid = static_cast<pid_t>(parse_number(left, max_pid).value_or(0));
+    } else if (same(key, "warden")) {
+      record.warden.pid = static_cast<pid_t>(number_or(left, max_pid, 0));
       record.warden.start_time = count(right);
-    } else if (key == "acquired_at") {
+    } else if (same(key, "acquired_at")) {
       // Further than the clock can count is nonsense; it only informs.
       const std::uint64_t ms = count(value);
       if (ms < 253'402'300'800'000)
         record.acquired_at += std::chrono::milliseconds(static_cast<std::int64_t>(ms));
-    } else if (key == "grace") {
+    } else if (same(key, "grace")) {
       const std::uint64_t ms = count(value);
       record.grace =
           std::chrono::milliseconds(ms > INT64_MAX ? INT64_MAX : static_cast<std::int64_t>(ms));
-    } else if (key == "uid") {
-      record.uid = static_cast<uid_t>(parse_number(value, UINT32_MAX).value_or(UINT32_MAX));
-    } else if (key == "executable_file") {
+    } else if (same(key, "uid")) {
+      record.uid = static_cast<uid_t>(number_or(value, UINT32_MAX, UINT32_MAX));
+    } else if (same(key, "executable_file")) {
       record.executable_device = count(left);
       record.executable_inode = count(right);
-    } else if (key == "mark") {
+    } else if (same(key, "mark")) {
       if (is_mark_text(value)) record.mark = value;
-    } else if (key == "unswept") {
-      if (auto killed = parse_unswept(value); killed && record.unswept.size() < 8)
-        record.unswept.push_back(std::move(*killed));
-    } else if (key == "name") {
+    } else if (same(key, "unswept")) {
+      killed_holder killed;
+      if (parse_unswept(value, killed) && record.unswept.size() < 8)
+        record.unswept.push_back(killed);
+    } else if (same(key, "name")) {
       record.name = unescape(value);
-    } else if (key == "user") {
+    } else if (same(key, "user")) {
       record.user = unescape(value);
-    } else if (key == "host") {
+    } else if (same(key, "host")) {
       record.host = unescape(value);
-    } else if (key == "version") {
+    } else if (same(key, "version")) {
       record.version = unescape(value);
-    } else if (key == "started_from") {
+    } else if (same(key, "started_from")) {
       record.started_from = unescape(value);
-    } else if (key == "executable") {
+    } else if (same(key, "executable")) {
       record.executable = unescape(value);
-    } else if (key == "directory") {
+    } else if (same(key, "directory")) {
       record.working_directory = unescape(value);
-    } else if (key == "argument") {
+    } else if (same(key, "argument")) {
       record.arguments.push_back(unescape(value));
     }
   }
-  for (killed_holder& each : record.unswept) {
-    each.process.boot = record.process.boot;
-    each.process.pid_namespace = record.process.pid_namespace;
+  for (std::size_t i = 0; i < record.unswept.size(); ++i) {
+    record.unswept[i].process.boot = record.process.boot;
+    record.unswept[i].process.pid_namespace = record.process.pid_namespace;
   }
   if (record.warden.pid > 0) {  // the warden runs beside its owner: same boot, same namespace
     record.warden.boot = record.process.boot;

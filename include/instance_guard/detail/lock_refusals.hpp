@@ -48,8 +48,8 @@ inline void note_refusal(int directory, const lock_name& name, const std::string
   to.number(static_cast<std::uint64_t>(sys::getpid()));
   to.text(" ");
   std::string from = origin.substr(0, 200);
-  for (char& c : from)
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  for (std::size_t i = 0; i < from.size(); ++i)
+    if (static_cast<unsigned char>(from[i]) < 0x20 || from[i] == 0x7f) from[i] = '?';
   to.text(from);
   to.line_end();
 
@@ -88,12 +88,14 @@ inline std::vector<refusal> read_refusals(int directory, const lock_name& name) 
     const std::size_t first = line.find(' ');
     const std::size_t second = first == std::string_view::npos ? first : line.find(' ', first + 1);
     if (second == std::string_view::npos) continue;
-    const auto at = parse_number(line.substr(0, first), 253'402'300'799);
-    const auto pid = parse_number(line.substr(first + 1, second - first - 1), 2147483647);
-    if (!at || !pid) continue;
+    std::uint64_t at = 0;
+    std::uint64_t pid = 0;
+    if (!parse_number(line.substr(0, first), 253'402'300'799, at) ||
+        !parse_number(line.substr(first + 1, second - first - 1), 2147483647, pid))
+      continue;
     refusal one;
-    one.at += std::chrono::seconds(static_cast<std::int64_t>(*at));
-    one.pid = static_cast<pid_t>(*pid);
+    one.at += std::chrono::seconds(static_cast<std::int64_t>(at));
+    one.pid = static_cast<pid_t>(pid);
     one.started_from = line.substr(second + 1);
     result.push_back(std::move(one));
   }

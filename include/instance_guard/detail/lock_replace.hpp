@@ -78,11 +78,11 @@ inline std::string manager_stop_command(const std::string& origin) {
   constexpr std::string_view unit = "systemd unit ";
   constexpr std::string_view user_unit = "systemd user unit ";
   if (origin.compare(0, unit.size(), unit) == 0)
-    return "systemctl stop " + origin.substr(unit.size());
+    return joined({"systemctl stop ", origin.substr(unit.size())});
   if (origin.compare(0, user_unit.size(), user_unit) == 0)
-    return "systemctl --user stop " + origin.substr(user_unit.size());
-  if (origin.rfind("launchd ", 0) == 0)
-    return "launchctl bootout gui/" + std::to_string(::geteuid()) + "/" + origin.substr(8);
+    return joined({"systemctl --user stop ", origin.substr(user_unit.size())});
+  if (same(origin.substr(0, 8), "launchd "))
+    return joined({"launchctl bootout gui/", std::to_string(::geteuid()), "/", origin.substr(8)});
   return {};
 }
 
@@ -95,23 +95,23 @@ struct stop_outcome {
 /// Stops the holder: SIGTERM, its grace + 2 s, SIGKILL. Its warden may still be busy afterwards.
 inline stop_outcome end_holder(const lock_record& holder, const std::filesystem::path& path,
                                const stop_options& options, const lock_name& name) {
-  const std::string who = "pid " + std::to_string(holder.process.pid);
-  const std::string title = std::string(name.view()) + ": already running: " + who;
+  const std::string title =
+      joined({name.view(), ": already running: pid ", std::to_string(holder.process.pid)});
   // Both what it says and what the system says now: a manager would start it again at once.
   std::string managed = managing_unit(holder.process.pid);
   for (const char* manager : {"systemd ", "launchd "})
-    if (managed.empty() && holder.started_from.rfind(manager, 0) == 0)
+    if (managed.empty() && same(holder.started_from.substr(0, 8), manager))
       managed = holder.started_from;
   if (!managed.empty() && !options.managed)
     return {make_fault(errc::managed_holder,
-                       title + " is " + managed + ", which would be started again",
+                       joined({title, " is ", managed, ", which would be started again"}),
                        manager_stop_command(managed))};
   if (is_own_ancestor(holder.process.pid))
     return {make_fault(errc::already_running,
-                       title + " is this process or an ancestor of it: not stopped")};
+                       joined({title, " is this process or an ancestor of it: not stopped"}))};
   std::error_code ec;
   process_handle handle = process_handle::open(holder.process, ec);
-  if (ec == std::errc::no_such_process) return {};
+  if (is(ec, std::errc::no_such_process)) return {};
   // Who listens on the socket has the name. Failing that the record is as good as who can write it:
   // it must speak of a process of its own user.
   struct stat file = {};
@@ -121,23 +121,24 @@ inline stop_outcome end_holder(const lock_record& holder, const std::filesystem:
   const bool proven = listener ? listener->process == holder.process : same_user;
   if (ec || !proven)
     return {make_fault(errc::already_running,
-                       title + ", not stopped: that it is the holder can't be proven",
+                       joined({title, ", not stopped: that it is the holder can't be proven"}),
                        "stop it by hand")};
   stop_outcome result;
   handle.signal(SIGTERM, ec);
   if (!ec) {
-    constexpr std::chrono::milliseconds extra{2'000};
-    const auto own = holder.grace > no_limit - extra ? no_limit : holder.grace + extra;
-    if (handle.wait_for(options.grace.value_or(own), ec)) return result;
+    std::chrono::milliseconds limit = longer(holder.grace.count(), 2'000);
+    if (options.grace) limit = *options.grace;
+    if (handle.wait_for(limit, ec)) return result;
     handle.signal(SIGKILL, ec);
     result.killed = !ec;
     // Never wait without bound after a kill: it may be in uninterruptible sleep.
     if (!ec && handle.wait_for(std::chrono::milliseconds(10'000), ec)) return result;
   }
-  if (ec == std::errc::no_such_process) return result;
-  result.fault = make_fault(ec ? ec : make_error_code(errc::timed_out),
-                            title + " could not be stopped" + (ec ? ": " + ec.message() : ""),
-                            "stop it as its user or root");
+  if (is(ec, std::errc::no_such_process)) return result;
+  result.fault =
+      make_fault(ec ? ec : make_error_code(errc::timed_out),
+                 joined({title, " could not be stopped", ec ? ": " : "", ec ? ec.message() : ""}),
+                 "stop it as its user or root");
   return result;
 }
 

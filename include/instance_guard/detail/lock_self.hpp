@@ -4,8 +4,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -65,13 +65,13 @@ inline lock_record describe_process(pid_t pid) {
 
 /// Makes a record of a process that runs a command for somebody the command's.
 inline void describe_command(const std::vector<std::string>& arguments, lock_record& record) {
-  record.arguments = arguments;
+  record.arguments = std::vector<std::string>(arguments);
   record.executable = arguments.front();
   const char* search = arguments.front().find('/') == std::string::npos ? std::getenv("PATH") : nullptr;
   for (std::string_view rest = search != nullptr ? search : ""; !rest.empty();) {
-    const std::size_t end = std::min(rest.find(':'), rest.size());
+    const std::size_t end = rest.find(':');
     const std::filesystem::path file = std::filesystem::path(rest.substr(0, end)) / arguments.front();
-    rest.remove_prefix(std::min(end + 1, rest.size()));
+    rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 1);
     if (::access(file.c_str(), X_OK) != 0) continue;
     record.executable = file.string();
     break;
@@ -104,7 +104,8 @@ inline lock_record describe_self() {
     cache.record.uid = uid;
     cache.record.user = user_name(uid);
     char host[256] = {};
-    if (::gethostname(host, sizeof host - 1) == 0) cache.record.host = host;
+    if (::gethostname(host, sizeof host - 1) == 0)
+      cache.record.host.assign(host, std::strlen(host));
     cache.pid = self;
     cache.uid = uid;
   }

@@ -4,12 +4,12 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdlib>
 #include <system_error>
 #include <vector>
 
 #include "../platform/platform.hpp"
 #include "../process_identity.hpp"
-#include "without_throwing.hpp"
 
 namespace instance_guard::detail {
 
@@ -19,32 +19,48 @@ struct process_list {
     platform::process_stat facts = {};
     bool below = false;  ///< is a root, or descends from one
   };
-  std::vector<entry> all = {};
-  std::error_code fault = {};
+  entry* all = nullptr;  ///< of malloc: a vector of a type of our own takes a compiler long
+  std::size_t count = 0;
+  std::size_t room = 0;
+  bool out_of_memory = false;
+
+  process_list() noexcept = default;
+  process_list(const process_list&) = delete;
+  process_list& operator=(const process_list&) = delete;
+  ~process_list() { std::free(all); }
 
   /// The entry with this pid, or null.
   entry* find(pid_t pid) noexcept {
     std::size_t low = 0;
-    std::size_t high = all.size();
+    std::size_t high = count;
     while (low < high) {
       const std::size_t middle = low + (high - low) / 2;
       if (all[middle].facts.pid < pid) low = middle + 1;
       else high = middle;
     }
-    return low < all.size() && all[low].facts.pid == pid ? &all[low] : nullptr;
+    return low < count && all[low].facts.pid == pid ? &all[low] : nullptr;
+  }
+
+  bool grow() noexcept {
+    const std::size_t more = room == 0 ? 256 : 2 * room;
+    void* const memory = std::realloc(all, more * sizeof(entry));
+    out_of_memory = memory == nullptr;
+    if (out_of_memory) return false;
+    all = static_cast<entry*>(memory);
+    room = more;
+    return true;
   }
 
   static bool add(pid_t pid, void* context) noexcept {
     auto& list = *static_cast<process_list*>(context);
     entry one;
     if (platform::read_process_stat(pid, one.facts) != 0) return true;
-    without_throwing(list.fault, [&] { list.all.push_back(one); });
-    // /proc lists ascending; should it not, the entry moves to its place.
-    for (std::size_t i = list.all.size(); !list.fault && i > 1 && list.all[i - 2].facts.pid > pid; --i) {
-      list.all[i - 1] = list.all[i - 2];
-      list.all[i - 2] = one;
-    }
-    return !list.fault;
+    if (list.count == list.room && !list.grow()) return false;
+    // /proc lists ascending; should it not, the entry goes to its place.
+    std::size_t at = list.count++;
+    for (; at > 0 && list.all[at - 1].facts.pid > pid; --at) list.all[at] = list.all[at - 1];
+    list.all[at] = one;
+    return true;
   }
 };
 
@@ -55,14 +71,15 @@ inline std::vector<process_identity> descendants_of(const std::vector<pid_t>& ro
   char buffer[8192];
   const int result = platform::for_each_process(buffer, sizeof buffer, &process_list::add, &list);
   if (result < 0) ec = system_error(result);
-  if (list.fault) ec = list.fault;
+  if (list.out_of_memory) ec = std::make_error_code(std::errc::not_enough_memory);
   for (const pid_t root : roots)
     if (process_list::entry* entry = list.find(root)) entry->below = true;
   std::vector<process_identity> found;
   process_identity who = process_identity::self();
   for (bool more = true; more;) {
     more = false;
-    for (process_list::entry& each : list.all) {
+    for (std::size_t at = 0; at < list.count; ++at) {
+      process_list::entry& each = list.all[at];
       if (each.below) continue;
       const process_list::entry* parent = list.find(each.facts.parent);
       if (parent == nullptr || !parent->below) continue;

@@ -7,15 +7,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <type_traits>
-
 #include "../platform/platform.hpp"
 
 namespace instance_guard::detail {
 
 template <class T>
 class raw_array {
-  static_assert(std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>);
+  static_assert(__is_trivially_copyable(T));  // the built-in: the templates take a compiler longer
 
  public:
   INSTANCE_GUARD_NO_SANITIZE uint32_t size() const noexcept { return size_; }

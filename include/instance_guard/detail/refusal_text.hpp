@@ -25,7 +25,11 @@ inline std::string command_text(const lock_record& record) {
       continue;
     }
     text += '\'';
-    for (const char c : printable(each)) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    const std::string shown = printable(each);
+    for (const char c : std::string_view(shown)) {
+      if (c == '\'') text.append("'\\'", 3);  // out of the quotes and in again
+      text += c;
+    }
     text += '\'';
   }
   return text.empty() ? record.executable : text;
@@ -36,10 +40,10 @@ inline std::string stop_command(const lock_record& record) {
   constexpr std::string_view unit = "systemd unit ";
   constexpr std::string_view user_unit = "systemd user unit ";
   const std::string_view from = record.started_from;
-  if (from.substr(0, unit.size()) == unit)
-    return "systemctl stop " + std::string(from.substr(unit.size()));
-  if (from.substr(0, user_unit.size()) == user_unit)
-    return "systemctl --user stop " + std::string(from.substr(user_unit.size()));
+  if (same(from.substr(0, unit.size()), unit))
+    return joined({"systemctl stop ", from.substr(unit.size())});
+  if (same(from.substr(0, user_unit.size()), user_unit))
+    return joined({"systemctl --user stop ", from.substr(user_unit.size())});
   return {};
 }
 
@@ -48,78 +52,78 @@ inline std::string refusal_text(std::string_view name, std::error_code why,
                                 const std::optional<lock_record>& holder,
                                 const std::string& own_version, int exit_code, bool terminal) {
   const std::string code = std::to_string(exit_code);
-  const std::string who{name};
+  const bool cleaning = is(why, errc::still_cleaning_up);
   if (!holder || holder->process.pid <= 0) {
-    const std::string fact = why == errc::still_cleaning_up
-                                 ? "children of its last run are still being ended"
-                                 : "already running; its holder's record can't be read";
-    return who + ": " + fact + ", not started (exit " + code + ")\n";
+    const char* fact = cleaning ? "children of its last run are still being ended"
+                                : "already running; its holder's record can't be read";
+    return joined({name, ": ", fact, ", not started (exit ", code, ")\n"});
   }
   const lock_record& record = *holder;
   const std::string pid = std::to_string(record.process.pid);
   const std::string from = printable(record.started_from);
-  const std::string left = why == errc::still_cleaning_up ? left_over_text(record) : std::string();
+  const std::string left = cleaning ? left_over_text(record) : std::string();
   if (!terminal) {
-    std::string text = who + ": " + (why == errc::still_cleaning_up ? "still cleaning up" : "already running") +
-                       ": pid " + pid + ", for " + age_since(record.acquired_at, "") + ", started from " + from;
-    if (!record.version.empty()) text += ", " + printable(record.version);
-    if (!left.empty()) text += ", left: " + left;
-    return text + ": exit " + code + "\n";
+    return joined({name, ": ", cleaning ? "still cleaning up" : "already running", ": pid ", pid,
+                   ", for ", age_since(record.acquired_at, ""), ", started from ", from,
+                   record.version.empty() ? "" : ", ", printable(record.version),
+                   left.empty() ? "" : ", left: ", left, ": exit ", code,
+                   "\n"});
   }
-  std::string text = who + ": " +
-                     (why == errc::still_cleaning_up ? "children of the last run are still being ended"
-                                                     : "already running") +
-                     ", not started (exit " + code + ")\n";
+  std::string text = joined(
+      {name, ": ", cleaning ? "children of the last run are still being ended" : "already running",
+       ", not started (exit ", code, ")\n"});
   char host[256] = "this host";
   if (::gethostname(host, sizeof host) == 0) host[sizeof host - 1] = '\0';
-  text += "  holder   pid " + pid + " on " + printable(host) + ", user " + printable(record.user) + ", for " +
-          age_since(record.acquired_at) + "\n";
-  if (record.name != name) text += "  name     " + printable(record.name) + " (held as well)\n";
-  text += "  started  from " + from + "\n";
-  if (!left.empty()) text += "  left     " + left + "\n";
-  text += "  command  " + command_text(record) + "   (in " + printable(record.working_directory.string()) + ")\n";
+  text += joined({"  holder   pid ", pid, " on ", printable(host), ", user ",
+                  printable(record.user), ", for ", age_since(record.acquired_at), "\n"});
+  if (!same(record.name, name))
+    text += joined({"  name     ", printable(record.name), " (held as well)\n"});
+  text += joined({"  started  from ", from, "\n"});
+  if (!left.empty()) text += joined({"  left     ", left, "\n"});
+  text += joined({"  command  ", command_text(record), "   (in ",
+                  printable(record.working_directory.native()), ")\n"});
   if (!record.version.empty()) {
-    text += "  version  " + printable(record.version);
-    if (!own_version.empty() && own_version != record.version) text += ", yours is " + own_version;
-    text += "\n";
+    const bool differs = !own_version.empty() && !same(own_version, record.version);
+    text += joined({"  version  ", printable(record.version), differs ? ", yours is " : "",
+                    differs ? own_version : "", "\n"});
   }
   if (const auto replaced = code_replaced_at(record))
-    text += "  code     REPLACED " + age_since(*replaced) + " ago: it runs what is no longer on disk\n";
-  const std::string stop = stop_command(record);
-  text += "  next     instance-guard status " + who + "\n";
-  if (stop.empty())
-    text += "           instance-guard stop " + who + "      (stops the holder)\n";
-  else
-    text += "           " + stop + "      (stops the holder)\n";
+    text += joined({"  code     REPLACED ", age_since(*replaced),
+                    " ago: it runs what is no longer on disk\n"});
+  std::string stop = stop_command(record);
+  if (stop.empty()) stop = joined({"instance-guard stop ", name});
+  text += joined({"  next     instance-guard status ", name, "\n           ", stop,
+                  "      (stops the holder)\n"});
   return text;
 }
 
 /// A fault that is no conflict: what, where, and the cure.
 inline std::string fault_text(std::string_view name, std::error_code why, const std::string& explanation,
                               int exit_code) {
-  std::string text = std::string(name.substr(0, 64)) + ": cannot start: " +
-                     (explanation.empty() ? why.message() : explanation);
+  std::string text = joined(
+      {name.substr(0, 64), ": cannot start: ", explanation.empty() ? why.message() : explanation});
   while (!text.empty() && text.back() == '\n') text.pop_back();
   const std::size_t first = text.find('\n');
-  const std::string code = " (exit " + std::to_string(exit_code) + ")";
-  text.insert(first == std::string::npos ? text.size() : first, code);
-  return text + "\n";
+  text.insert(first == std::string::npos ? text.size() : first,
+              joined({" (exit ", std::to_string(exit_code), ")"}));
+  text += '\n';
+  return text;
 }
 
 /// "shiva: waiting for the children of pid 70240 to end, at most 15s".
 inline std::string waiting_text(std::string_view name, const std::optional<lock_record>& holder) {
-  std::string text = std::string(name) + ": waiting for the children of its last run";
-  if (holder) {
-    text += " (pid " + std::to_string(holder->process.pid) + ", which is dead) to end, at most " +
-            age_text(std::chrono::ceil<std::chrono::seconds>(holder->grace) + std::chrono::seconds(10));
-  }
-  return text + "\n";
+  if (!holder) return joined({name, ": waiting for the children of its last run\n"});
+  const std::int64_t grace = holder->grace.count();
+  const std::chrono::seconds at_most(grace / 1000 + (grace % 1000 > 0 ? 1 : 0) + 10);
+  return joined({name, ": waiting for the children of its last run (pid ",
+                 std::to_string(holder->process.pid), ", which is dead) to end, at most ",
+                 age_text(at_most), "\n"});
 }
 
 /// "shiva: started; the previous run (pid 70240, 7d 2h) did not end cleanly".
 inline std::string recovered_text(std::string_view name, const lock_record& last) {
-  return std::string(name) + ": started; the previous run (pid " + std::to_string(last.process.pid) +
-         ", started " + age_since(last.acquired_at) + " ago) did not end cleanly\n";
+  return joined({name, ": started; the previous run (pid ", std::to_string(last.process.pid),
+                 ", started ", age_since(last.acquired_at), " ago) did not end cleanly\n"});
 }
 
 /// To stderr, whole, whatever stdio holds back.

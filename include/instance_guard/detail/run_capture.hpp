@@ -6,7 +6,6 @@
 // of them waiting.
 #pragma once
 
-#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstddef>
@@ -116,12 +115,14 @@ class run_capture {
       if (size == 0 || (errno != EAGAIN && errno != EINTR)) end.reset();
       return 0;
     }
-    const std::string_view piece(buffer_.data(), static_cast<std::size_t>(size));
+    const char* const start = buffer_.data();
+    const std::string_view piece(start, static_cast<std::size_t>(size));
     if (is_out && options_.on_output) {
       options_.on_output(piece);
     } else {
-      const std::size_t room = options_.max_output - std::min(options_.max_output, kept.size());
-      kept.append(piece.substr(0, room));
+      const std::size_t room =
+          options_.max_output > kept.size() ? options_.max_output - kept.size() : 0;
+      kept.append(piece.data(), piece.size() < room ? piece.size() : room);
       if (piece.size() > room) result_.truncated = true;
     }
     return piece.size();

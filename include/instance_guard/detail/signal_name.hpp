@@ -6,6 +6,8 @@
 #include <csignal>
 #include <string>
 
+#include "text.hpp"
+
 namespace instance_guard::detail {
 
 /// "SIGTERM" for SIGTERM; null for a real-time or unknown signal. Async-signal-safe.
@@ -47,7 +49,7 @@ constexpr const char* standard_signal_name(int number) noexcept {
 /// As above, and "signal 40" where there is no name.
 inline std::string signal_name(int number) {
   const char* name = standard_signal_name(number);
-  return name != nullptr ? name : "signal " + std::to_string(number);
+  return name != nullptr ? std::string(name) : joined({"signal ", std::to_string(number)});
 }
 
 }  // namespace instance_guard::detail

@@ -13,42 +13,48 @@ namespace instance_guard {
 /// Takes all of `names` in sorted order, or none; they are appended in the order given.
 inline void single_instance::take_locks(std::vector<std::string> names, const lock_options& options,
                                         std::error_code& ec) {
-  std::vector<pid_lockfile> taken(names.size());
-  const auto folded = [&](std::size_t i) { return std::string(detail::lock_name(names[i]).view()); };
-  std::vector<std::size_t> order;
-  for (std::size_t i = 0; i < names.size(); ++i) {
+  detail::owned_array<pid_lockfile> taken(names.size());
+  const auto compare = [&](int one, int other) {
+    const detail::lock_name left(names[static_cast<std::size_t>(one)]);
+    const detail::lock_name right(names[static_cast<std::size_t>(other)]);
+    return left.view().compare(right.view());
+  };
+  std::vector<int> order;
+  for (int i = 0; i < static_cast<int>(names.size()); ++i) {
     order.push_back(i);
-    for (std::size_t at = i; at > 0 && folded(order[at]) < folded(order[at - 1]); --at)
-      std::swap(order[at], order[at - 1]);
+    for (std::size_t at = order.size() - 1; at > 0 && compare(i, order[at - 1]) < 0; --at) {
+      order[at] = order[at - 1];
+      order[at - 1] = i;
+    }
   }
   for (std::size_t i = 0; i < order.size(); ++i) {
-    const std::size_t at = order[i];
+    const std::size_t at = static_cast<std::size_t>(order[i]);
     // The same name twice is held once.
-    if (i > 0 && detail::lock_name(names[at]) && folded(at) == folded(order[i - 1])) continue;
+    if (i > 0 && detail::lock_name(names[at]) && compare(order[i], order[i - 1]) == 0) continue;
     taken[at] = pid_lockfile(names[at], options, ec);
     if (ec) {
-      holder_ = taken[at].holder();
+      holder_ = std::optional<lock_record>(taken[at].holder());
       explanation_ = taken[at].explanation();
       return;
     }
   }
-  for (pid_lockfile& each : taken)
-    if (each) locks_.push_back(std::move(each));
+  for (std::size_t i = 0; i < taken.size(); ++i)
+    if (taken[i]) locks_.push(std::move(taken[i]));
 }
 
 /// Gives the lock to the warden and says in its record what marks the strays.
 inline void single_instance::keep(pid_lockfile& lock, std::error_code& ec) {
   group_.keep_locked(lock, ec);
   if (ec) return;
-  detail::lock_record_changes changes;
+  lock_record changes = lock.record();
   changes.mark = mark_text_;
-  detail::lock_update_record(lock, changes, ec);
+  detail::lock_update_record(lock, std::move(changes), ec);
 }
 
 /// Ends what the last holders left, if they were killed together with their wardens.
 inline void single_instance::sweep(pid_lockfile& lock, std::error_code& ec) {
-  const auto killed = lock.record().unswept;
-  if (killed.empty()) return;
+  const std::vector<killed_holder>& killed = lock.record().unswept;
+  if (killed.size() == 0) return;
   for (const killed_holder& each : killed) {
     detail::dead_owner owner;
     owner.process = each.process;
@@ -58,35 +64,36 @@ inline void single_instance::sweep(pid_lockfile& lock, std::error_code& ec) {
     detail::sweep_dead_owner(owner, ec);
   }
   // What can't be looked at can't be ended; the name is ours all the same.
-  detail::lock_record_changes changes;
-  changes.swept = true;
-  detail::lock_update_record(lock, changes, ec);
+  lock_record changes = lock.record();
+  changes.unswept.clear();
+  detail::lock_update_record(lock, std::move(changes), ec);
 }
 
 inline void single_instance::start(std::string_view name, const single_instance_options& options,
                                    std::error_code& ec) {
-  std::vector<std::string> names{std::string(name)};
-  for (const std::string& each : options.also_hold) names.push_back(each);
+  std::vector<std::string> names;
+  names.push_back(std::string(name));
+  for (const std::string& each : options.also_hold) names.push_back(std::string(each));
   // First: everything after it is in another process, which is the owner.
   if (options.ends == reach::everything) {
     group_ = detail::become_child_of_warden(options.children, ec);
     if (ec) {
-      explanation_ = "reach::everything: " + ec.message();
+      explanation_ = detail::joined({"reach::everything: ", ec.message()});
       return;
     }
   }
   signals_.install(options.signals, ec);
   if (ec) {
-    explanation_ = "signal handlers: " + ec.message();
+    explanation_ = detail::joined({"signal handlers: ", ec.message()});
     return;
   }
   take_locks(std::move(names), options.lock, ec);
   if (ec) return;
-  recovered_from_ = locks_.front().recovered_from();
+  recovered_from_ = std::optional<lock_record>(locks_[0].recovered_from());
   // Without strays only what is started through the guard is marked, for the next start.
   mark_ = detail::make_stray_mark(ec, options.ends == reach::spawned);
   if (ec) {
-    explanation_ = "mark for strays: " + ec.message();
+    explanation_ = detail::joined({"mark for strays: ", ec.message()});
     return;
   }
   const detail::stray_target target = detail::target_of(mark_);
@@ -94,17 +101,17 @@ inline void single_instance::start(std::string_view name, const single_instance_
   if (options.ends != reach::everything) {
     group_ = process_group(options.children, ec);
     if (ec) {
-      explanation_ = "warden: " + ec.message();
+      explanation_ = detail::joined({"warden: ", ec.message()});
       return;
     }
   }
   group_.mark(mark_, target, options.ends == reach::strays, ec);
   for (std::size_t i = 0; i < locks_.size() && !ec; ++i) keep(locks_[i], ec);
   if (ec) {
-    explanation_ = locks_.front().path().string() + ": " + ec.message();
+    explanation_ = detail::joined({locks_[0].path().native(), ": ", ec.message()});
     return;
   }
-  for (pid_lockfile& lock : locks_) sweep(lock, ec);
+  for (std::size_t i = 0; i < locks_.size(); ++i) sweep(locks_[i], ec);
   owner_ = platform::sys::getpid();
   signals_.arm();
 }
@@ -120,8 +127,8 @@ inline single_instance single_instance::acquire(std::string_view name,
 }
 
 inline void single_instance::undo() noexcept {
-  const auto holder = std::move(holder_);
-  const std::string explanation = std::move(explanation_);
+  std::optional<lock_record> holder = std::move(holder_);
+  std::string explanation = std::move(explanation_);
   release();
   holder_ = std::move(holder);
   explanation_ = std::move(explanation);
@@ -138,7 +145,8 @@ inline single_instance single_instance::acquire(std::string_view name, const sin
 inline void single_instance::raise(std::string_view name, std::error_code ec,
                                    const std::optional<lock_record>& holder, const std::string& explanation) {
   const std::string what = explanation.empty() ? std::string(name) : explanation;
-  if (ec == errc::already_running || ec == errc::still_cleaning_up) throw already_running(ec, what, holder);
+  if (detail::is(ec, errc::already_running) || detail::is(ec, errc::still_cleaning_up))
+    throw already_running(ec, what, holder);
   throw std::system_error(ec, what);
 }
 #endif
@@ -152,11 +160,11 @@ inline void single_instance::also_hold(std::string_view name, const lock_options
       return;
     }
     pid_lockfile lock(name, options, ec);
-    holder_ = lock.holder();
+    holder_ = std::optional<lock_record>(lock.holder());
     explanation_ = lock.explanation();
     if (!ec) keep(lock, ec);
     if (!ec) sweep(lock, ec);
-    if (!ec) locks_.push_back(std::move(lock));
+    if (!ec) locks_.push(std::move(lock));
   });
 }
 
@@ -169,19 +177,20 @@ inline void single_instance::release() noexcept {
   owner_ = 0;
   group_ = process_group(nullptr);  // ends the children; the warden frees the locks it keeps
   for (std::size_t i = locks_.size(); i > 0; --i) locks_[i - 1].release();
-  locks_.clear();
+  locks_ = {};
   detail::remove_stray_mark(mark_);
   signals_.release();
 }
 
 inline bool is_conflict(std::error_code why) noexcept {
-  return why == errc::already_running || why == errc::still_cleaning_up || why == errc::managed_holder;
+  return detail::is(why, errc::already_running) || detail::is(why, errc::still_cleaning_up) ||
+         detail::is(why, errc::managed_holder);
 }
 
 inline std::string single_instance::failure_text(std::string_view name, std::error_code why,
                                                  const single_instance_options& options, int exit_code,
                                                  bool terminal) const {
-  if (!is_conflict(why) || why == errc::managed_holder)
+  if (!is_conflict(why) || detail::is(why, errc::managed_holder))
     return detail::fault_text(name, why, explanation_, exit_code);
   return detail::refusal_text(name, why, holder_, options.lock.version, exit_code, terminal);
 }
@@ -194,7 +203,7 @@ inline single_instance single_instance::acquire_or_exit(std::string_view name,
   // On a terminal, say whom it waits for before it waits.
   if (terminal && !options.lock.cleanup_wait) first.lock.cleanup_wait = std::chrono::milliseconds(0);
   single_instance result = acquire(name, first, ec);
-  if (ec == errc::still_cleaning_up && terminal && !options.lock.cleanup_wait) {
+  if (detail::is(ec, errc::still_cleaning_up) && terminal && !options.lock.cleanup_wait) {
     detail::say(detail::waiting_text(name, result.holder_));
     result = acquire(name, options, ec);
   }

@@ -23,6 +23,7 @@
 
 #include "stray_scan.hpp"
 #include "stray_target.hpp"
+#include "text.hpp"
 
 namespace instance_guard::detail {
 
@@ -101,7 +102,7 @@ inline void make_nonce(nonce_text& out) noexcept {
 
 /// "INSTANCE_GUARD_MARK=<nonce>", for the environment of a child that gets its own.
 inline std::string mark_entry(const stray_mark& mark) {
-  return std::string(mark_variable) + '=' + mark.nonce;
+  return joined({mark_variable, "=", mark.nonce});
 }
 
 namespace mark_environment {

@@ -16,7 +16,6 @@
 #include <chrono>
 #include <csignal>
 #include <cstdint>
-#include <memory>
 #include <new>
 #include <string>
 #include <string_view>
@@ -24,8 +23,10 @@
 
 #include "../process_identity.hpp"
 #include "deadline.hpp"
+#include "owned.hpp"
 #include "stray_mark.hpp"
 #include "stray_scan.hpp"
+#include "text.hpp"
 
 namespace instance_guard::detail {
 
@@ -42,7 +43,7 @@ inline std::string mark_text(const stray_target& target) {
   for (int shift = 60; shift >= 0; shift -= 4)
     text += "0123456789abcdef"[target.control_group >> shift & 0xfU];
   for (const nonce_text& each : target.enclosing)
-    if (each[0] != '\0') text.append(1, '-').append(each);
+    if (each[0] != '\0') text = joined({text, "-", each});
   return text;
 }
 
@@ -93,7 +94,7 @@ struct sweep_result {
   int signalled = 0;        ///< processes that were sent a signal
   int spared = 0;           ///< that carry the mark and were left alone
   bool conclusive = true;   ///< false: /proc can't be read, or processes came and went too fast
-  std::unique_ptr<stray_report> report = {};  ///< each of them; empty if nothing was looked for
+  owned<stray_report> report = {};  ///< each of them; empty if nothing was looked for
 };
 
 /// Ends what still carries a dead owner's mark: its stop signal, its grace, SIGKILL, at most 10 s
@@ -114,9 +115,9 @@ inline sweep_result sweep_dead_owner(const dead_owner& owner, std::error_code& e
   target.user = owner.record_user;
   target.pid_namespace = here.pid_namespace;
   target.stranger = true;
-  const std::unique_ptr<stray_buffers> memory(new (std::nothrow) stray_buffers);
-  result.report.reset(new (std::nothrow) stray_report);
-  if (memory == nullptr || result.report == nullptr) {
+  const owned<stray_buffers> memory(new (std::nothrow) stray_buffers);
+  result.report = owned<stray_report>(new (std::nothrow) stray_report);
+  if (!memory || !result.report) {
     ec = std::make_error_code(std::errc::not_enough_memory);
     return result;
   }

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "../file_descriptor.hpp"
-#include "../platform/platform.hpp"
+#include "../platform/platform_census.hpp"
 #include "../process_table_types.hpp"
 #include "container_id.hpp"
 #include "without_throwing.hpp"

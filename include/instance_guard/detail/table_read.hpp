@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "../file_descriptor.hpp"
-#include "../platform/platform.hpp"
+#include "../platform/platform_census.hpp"
 #include "../process_table_types.hpp"
 #include "table_details.hpp"
 #include "without_throwing.hpp"

@@ -11,7 +11,6 @@
 
 #include "darwin_places.hpp"  // IWYU pragma: export
 #include "posix_calls.hpp"    // IWYU pragma: export
-#include "posix_census.hpp"   // IWYU pragma: export
 #include "posix_clone.hpp"    // IWYU pragma: export
 #include "posix_inspect.hpp"  // IWYU pragma: export
 #include "posix_lock.hpp"     // IWYU pragma: export
@@ -20,4 +19,3 @@
 #include "posix_proc.hpp"     // IWYU pragma: export
 #include "posix_process.hpp"  // IWYU pragma: export
 #include "posix_socket.hpp"   // IWYU pragma: export
-#include "posix_table.hpp"    // IWYU pragma: export

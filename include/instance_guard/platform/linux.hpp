@@ -2,7 +2,6 @@
 #pragma once
 
 #include "linux_calls.hpp"    // IWYU pragma: export
-#include "linux_census.hpp"   // IWYU pragma: export
 #include "linux_clone.hpp"    // IWYU pragma: export
 #include "linux_inspect.hpp"  // IWYU pragma: export
 #include "linux_lock.hpp"     // IWYU pragma: export
@@ -12,4 +11,3 @@
 #include "linux_process.hpp"  // IWYU pragma: export
 #include "linux_socket.hpp"   // IWYU pragma: export
 #include "linux_syscall.hpp"  // IWYU pragma: export
-#include "linux_table.hpp"    // IWYU pragma: export

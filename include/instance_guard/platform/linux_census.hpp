@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "../detail/text.hpp"
 #include "linux_calls.hpp"
 #include "linux_proc.hpp"
 
@@ -39,10 +40,12 @@ inline bool shares_root(pid_t pid) noexcept {
 namespace census {
 
 inline bool is_slow_file_system(std::string_view type) noexcept {
-  for (const std::string_view each : {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph",
-                                      "autofs", "lustre", "glusterfs", "fuse"})
-    if (type == each) return true;
-  return type.substr(0, 5) == "fuse." && type != "fuse.fuse-overlayfs" && type != "fuse.lxcfs";
+  using detail::same;
+  for (const char* each : {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "autofs",
+                           "lustre", "glusterfs", "fuse"})
+    if (same(type, each)) return true;
+  return same(type.substr(0, 5), "fuse.") && !same(type, "fuse.fuse-overlayfs") &&
+         !same(type, "fuse.lxcfs");
 }
 
 /// A field of mountinfo: blanks and the like are written as \040.
@@ -80,7 +83,8 @@ inline std::vector<std::string> slow_mounts() {
     if (!census::is_slow_file_system(type.substr(0, type.find(' ')))) continue;
     for (int i = 0; i < 4; ++i) line.remove_prefix(line.find(' ') + 1);
     std::string place = census::unescaped_field(line.substr(0, line.find(' ')));
-    if (place != "/") result.push_back(std::move(place));  // else all is there, this program too
+    if (!detail::same(place, "/"))
+      result.push_back(std::move(place));  // else all is there, this program too
   }
   return result;
 }

@@ -21,6 +21,7 @@
 
 #include <string>
 
+#include "../detail/text.hpp"
 #include "linux_calls.hpp"
 #include "linux_proc.hpp"
 
@@ -189,12 +190,9 @@ inline pid_t peer_process(int connection) noexcept {
   return pid > 0 || pid == -ESRCH ? pid : 0;
 }
 
-/// Calls `visit(name, size, uid, known, context)` for every bound abstract socket of this network
-/// namespace until it returns false; `known` says whether the uid is. Asks sock_diag(7): no
-/// connection, so neither a full queue nor a peer that never listens matters. `visit` must not
-/// throw.
-template <typename Visit>
-int for_each_abstract_socket(Visit&& visit) noexcept {
+/// As for_each_abstract_socket.
+inline int visit_abstract_sockets(bool (*visit)(const char*, size_t, uid_t, bool, void*) noexcept,
+                                  void* context) noexcept {
   const int link = static_cast<int>(
       system_call(SYS_socket, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
   if (link < 0) return link;
@@ -260,7 +258,7 @@ int for_each_abstract_socket(Visit&& visit) noexcept {
         offset += NLMSG_ALIGN(attribute.nla_len);
       }
       if (name != nullptr && name_size > 1 && name[0] == '\0')
-        go_on = visit(name + 1, name_size - 1, uid, known);
+        go_on = visit(name + 1, name_size - 1, uid, known, context);
       const size_t step = NLMSG_ALIGN(head.nlmsg_len);
       if (step >= left) break;
       at += step;
@@ -270,6 +268,19 @@ int for_each_abstract_socket(Visit&& visit) noexcept {
   }
   sys::close(link);
   return result < 0 ? static_cast<int>(result) : 0;
+}
+
+/// Calls `visit(name, size, uid, known)` for every bound abstract socket of this network
+/// namespace until it returns false; `known` says whether the uid is. Asks sock_diag(7): no
+/// connection, so neither a full queue nor a peer that never listens matters. `visit` must not
+/// throw.
+template <typename Visit>
+int for_each_abstract_socket(Visit visit) noexcept {
+  return visit_abstract_sockets(
+      [](const char* name, size_t size, uid_t uid, bool known, void* context) noexcept -> bool {
+        return (*static_cast<Visit*>(context))(name, size, uid, known);
+      },
+      &visit);
 }
 
 /// Whose name it is. 1: bound, `uid` set; 2: bound, by nobody knows whom; 0: free.
@@ -300,8 +311,9 @@ inline std::string lock_directory_candidate(bool host, uid_t uid, int n) {
   if (host) return n == 0 ? "/run/lock/instance_guard" : "";
   if (uid == 0) return n == 0 ? "/run/instance_guard" : "";
   if (n > 9) return {};
-  const std::string base = "/tmp/instance_guard-" + std::to_string(uid);
-  return n == 0 ? base : base + "." + std::to_string(n);
+  const std::string user = std::to_string(uid);
+  return detail::joined(
+      {"/tmp/instance_guard-", user, n == 0 ? "" : ".", n == 0 ? "" : std::to_string(n)});
 }
 
 }  // namespace instance_guard::platform

@@ -1,4 +1,4 @@
-// layer 1: chooses the system. The only place that asks which one it is.
+// layer 1: chooses the system. Only this and platform_census.hpp ask which one it is.
 #pragma once
 
 #if defined(__linux__) && !defined(INSTANCE_GUARD_POSIX_ONLY)
