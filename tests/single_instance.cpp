@@ -13,6 +13,7 @@
 #include <string>
 #include <thread>
 
+#include "support/sanitizer.hpp"
 #include "support/open_descriptors.hpp"
 #include "support/temporary_directory.hpp"
 #include "support/unique_name.hpp"
@@ -400,7 +401,7 @@ TEST_CASE("the throwing form says who holds the name") {
   }
 }
 
-TEST_CASE("in the background it holds the name, its children and its wallet, under its new pid") {
+TEST_CASE("in the background it holds the name, its children and its wallet, under its new pid" * doctest::skip(support::always_threaded)) {
   const std::string name = support::unique_name("single");
   const std::string wallet = support::unique_name("single");
   actor first([&] {

@@ -9,6 +9,7 @@
 #include "support/forked.hpp"
 #include "support/other_user.hpp"
 #include "support/owner.hpp"
+#include "support/sanitizer.hpp"
 #include "support/scene.hpp"
 #include "support/unique_name.hpp"
 
@@ -119,7 +120,7 @@ TEST_CASE("the name is not free before the last stray of a killed owner is dead"
   next_start(s, name, {stray});
 }
 
-TEST_CASE("a guard that is released ends the strays of a program that goes on") {
+TEST_CASE("a guard that is released ends the strays of a program that goes on" * doctest::skip(support::always_threaded)) {
   scene s;
   const std::string name = unique_name("release");
   forked part([&](const teller& tell) {
@@ -143,7 +144,7 @@ TEST_CASE("a guard that is released ends the strays of a program that goes on") 
   s.end();
 }
 
-TEST_CASE("another group of the same program, and its warden, survive the release of the guard") {
+TEST_CASE("another group of the same program, and its warden, survive the release of the guard" * doctest::skip(support::always_threaded)) {
   scene s;
   const std::string name = unique_name("group");
   forked part([&](const teller& tell) {
@@ -163,7 +164,7 @@ TEST_CASE("another group of the same program, and its warden, survive the releas
   CHECK(part.wait().code() == 0);
 }
 
-TEST_CASE("two guards of one program: each ends its own strays") {
+TEST_CASE("two guards of one program: each ends its own strays" * doctest::skip(support::always_threaded)) {
   for (const bool outer_first : {true, false}) {
     CAPTURE(outer_first);
     scene s;
@@ -215,7 +216,7 @@ TEST_CASE("with threads the environment stays as it is, and children started thr
   CHECK(part.wait().code() == 0);
 }
 
-TEST_CASE("after daemonize the program is no stray of itself, and its strays are still its own") {
+TEST_CASE("after daemonize the program is no stray of itself, and its strays are still its own" * doctest::skip(support::always_threaded)) {
   for (const bool killed : {true, false}) {
     CAPTURE(killed);
     scene s;
@@ -244,7 +245,7 @@ TEST_CASE("after daemonize the program is no stray of itself, and its strays are
   }
 }
 
-TEST_CASE("an owner that became another user loses the strays it started as that one" * doctest::skip(!is_root())) {
+TEST_CASE("an owner that became another user loses the strays it started as that one" * doctest::skip(support::always_threaded || !is_root())) {
   scene s;
   const std::string name = unique_name("user");
   forked part([&](const teller& tell) {

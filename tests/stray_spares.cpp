@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <thread>
 
+#include "support/sanitizer.hpp"
 #include "support/other_user.hpp"
 
 using namespace stray_test;
@@ -222,7 +223,7 @@ TEST_CASE("a tmux server that was there before, and what the program runs in it,
   });
 }
 
-TEST_CASE("a process that has acquired a guard of its own is spared, and its copies with it") {
+TEST_CASE("a process that has acquired a guard of its own is spared, and its copies with it" * doctest::skip(support::always_threaded)) {
   both_ways([](auto finish) {
     support::scene scene;
     stage there(scene, [&](const ig::stray_mark&) {
