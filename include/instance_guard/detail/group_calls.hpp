@@ -214,6 +214,7 @@ inline bool process_group::wait_idle(std::chrono::milliseconds limit, std::error
     file_descriptor own;
     long result = detail::send_request(mine->link[i], &request, sizeof request, nullptr, 0, nullptr, 0, own);
     detail::wire::terminated answer;
+    if (result == 0 && !waits) detail::look_for_answer(own.get());
     if (result == 0) result = detail::await_answer(mine->link[i], own.get(), &answer, sizeof answer, end);
     if (result >= 0 && answer.error != 0) result = -answer.error;
     if (result == -ETIMEDOUT) return false;

@@ -114,9 +114,20 @@ inline bool say(const warden_link& link, wire::kind what) noexcept {
   return false;
 }
 
+/// Looks for a moment whether something can be read, before the caller sleeps for it: an answer of microseconds is
+/// near, and to be woken on a processor that sleeps takes longer.
+inline void look_for_answer(int descriptor) noexcept {
+  constexpr std::int64_t moment = 60'000;  // ns
+  const std::int64_t end = platform::sys::monotonic_now() + moment;
+  pollfd entry = {descriptor, POLLIN, 0};
+  while (platform::sys::ppoll(&entry, 1, 0, nullptr) == 0 && platform::sys::monotonic_now() < end)
+    platform::sys::yield();
+}
+
 /// Waits until the warden says that nothing is left. Does not take the word, so that several
 /// threads may hear it. False: it is dead or stopped, or the time passed.
 inline bool hear_empty(const warden_link& link, const deadline& end) noexcept {
+  look_for_answer(link.channel.load(std::memory_order_relaxed));
   for (;;) {
     std::int64_t left = end.left();
     if (left < 0 || left > 200'000'000) left = 200'000'000;

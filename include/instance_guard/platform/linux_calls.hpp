@@ -224,6 +224,8 @@ INSTANCE_GUARD_NO_SANITIZE inline void relax() noexcept {
   asm volatile("yield" ::: "memory");
 #endif
 }
+/// Lets others on this processor run first.
+INSTANCE_GUARD_NO_SANITIZE inline void yield() noexcept { system_call(SYS_sched_yield); }
 /// The processor that the caller runs on just now; a guess in the next moment.
 INSTANCE_GUARD_NO_SANITIZE inline int current_processor() noexcept {
   unsigned processor = 0;

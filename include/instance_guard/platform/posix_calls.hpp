@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -261,6 +262,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void sleep_for(int64_t nanoseconds) noexcept {
 }
 /// No event to wait for: looks again soon. Callers loop.
 INSTANCE_GUARD_NO_SANITIZE inline void relax() noexcept {}
+INSTANCE_GUARD_NO_SANITIZE inline void yield() noexcept { ::sched_yield(); }
 INSTANCE_GUARD_NO_SANITIZE inline int current_processor() noexcept { return -1; }
 INSTANCE_GUARD_NO_SANITIZE inline int futex_wait(const int*, int, int64_t nanoseconds) noexcept {
   sleep_for(nanoseconds < 200'000 ? nanoseconds : 200'000);
