@@ -15,6 +15,7 @@
 #include "support/program.hpp"
 #include "support/temporary_directory.hpp"
 #include "support/unique_name.hpp"
+#include "support/wait_until.hpp"
 
 using namespace instance_guard;
 using namespace std::chrono_literals;
@@ -54,6 +55,11 @@ lock_options options_without_replace(const place& here) {
 char state(pid_t pid) {
   platform::process_stat facts;
   return platform::read_process_stat(pid, facts) == 0 ? facts.state : '-';
+}
+
+/// It sleeps, as it was told to: it is neither ended nor stopped. One that has just begun takes a moment.
+bool lives(pid_t pid) {
+  return support::wait_until([&] { return state(pid) == 'S'; });
 }
 
 }  // namespace
@@ -143,7 +149,7 @@ TEST_CASE("a record that names a process which is not the holder gets nobody kil
     return;
   }
   pid_lockfile lock(here.name, here.options(), ec);
-  CHECK(state(bystander.pid()) == 'S');
+  CHECK(lives(bystander.pid()));
   // Either nobody was replaced, or the one who really had it.
   if (!ec) CHECK(holder.wait().has_value());
 }
@@ -182,9 +188,9 @@ TEST_CASE("in scope host a record can't make root kill a process of another user
     return WEXITSTATUS(result);
   }();
   CHECK(code % 77 == 0);
-  CHECK(state(victim.pid()) == 'S');
+  CHECK(lives(victim.pid()));
   pid_lockfile lock(here.name, options, ec);
-  CHECK(state(victim.pid()) == 'S');
+  CHECK(lives(victim.pid()));
 }
 
 TEST_CASE(
@@ -209,7 +215,7 @@ TEST_CASE(
   pid_lockfile lock(here.name, here.options(), ec);
   CHECK(ec == errc::managed_holder);
   CHECK(lock.explanation().find(command) != std::string::npos);
-  CHECK(state(holder.pid()) == 'S');
+  CHECK(lives(holder.pid()));
 }
 
 TEST_CASE("stop_holder ends the holder and takes nothing; nobody's name is left alone") {

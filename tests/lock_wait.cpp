@@ -245,7 +245,7 @@ TEST_CASE("a stopped warden is told to go on by whoever waits for it") {
   std::error_code ec;
   pid_lockfile lock(here.name, options, ec);
   CHECK(ec == errc::still_cleaning_up);
-  CHECK(state(gone.warden) == 'S');
+  CHECK(support::wait_until([&] { return state(gone.warden) == 'S'; }));
 }
 
 TEST_CASE("a warden that stays stopped is killed when the time is over, and the name is taken") {
