@@ -97,6 +97,9 @@ TEST_CASE("owner and warden killed at once: the next start ends the strays befor
     REQUIRE(record);
     REQUIRE(record->warden.pid > 1);
     const pid_t both[] = {o.process().pid(), record->warden.pid};
+    // "At once": it must not begin to end the strays because this test is held up between the two.
+    ::kill(both[1], SIGSTOP);
+    REQUIRE(wait_until([&] { return support::detail::state_of("/proc/" + std::to_string(both[1])) == 'T'; }));
     ::kill(both[owner_first ? 0 : 1], SIGKILL);
     ::kill(both[owner_first ? 1 : 0], SIGKILL);
     REQUIRE(o.process().wait());
