@@ -134,6 +134,9 @@ TEST_CASE("what needs a census is done by the program beside the tool, or in ../
     CHECK(lines_of(missing.out).size() == 1);
     CHECK(missing.says("instance-guard " + words.front() + ": instance-guard-census is missing"));
   }
+  const tool_result monitor = ask({"audit", "--nagios"});
+  CHECK(monitor.code == 3);
+  CHECK(monitor.out.starts_with("GHOSTS UNKNOWN - instance-guard-census is missing"));
   // All else needs nothing but itself, and wrong words are told before.
   CHECK(ask({"run", "--", "true"}).code == 0);
   CHECK(ask({"audit", "--help"}).code == 0);

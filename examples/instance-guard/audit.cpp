@@ -1,12 +1,14 @@
 // instance-guard audit: which processes of this host should not be running.
 #include <CLI/CLI.hpp>
 
+#include <exception>
 #include <memory>
 #include <string>
 
 #include "census_commands.hpp"
 #include "look_options.hpp"
 #include "subcommands.hpp"
+#include "text.hpp"
 
 namespace tool {
 namespace {
@@ -21,6 +23,16 @@ void check(const audit_arguments& arguments) {
     throw CLI::ValidationError("--webhook-file goes with --discord");
   if (arguments.only_ghosts && !arguments.discord)
     throw CLI::ValidationError("--only-ghosts goes with --discord");
+}
+
+/// A monitor knows only four exit codes: a fault of the audit is the last of them.
+int audit_for_nagios(const audit_arguments& arguments, const invocation& call) {
+  try {
+    return audit(arguments, call);
+  } catch (const std::exception& error) {
+    print("GHOSTS UNKNOWN - " + shown(error.what()) + "\n");
+    return 3;
+  }
 }
 
 }  // namespace
@@ -58,7 +70,8 @@ void add_audit(CLI::App& root, invocation& call) {
   refuse_command(*sub, call);
   sub->callback([arguments, &call] {
     check(*arguments);
-    call.exit_code = audit(*arguments, call);
+    call.exit_code =
+        arguments->nagios ? audit_for_nagios(*arguments, call) : audit(*arguments, call);
   });
 }
 

@@ -1,9 +1,8 @@
+// `audit` in the program that takes the census: takes it, and tells it as it was asked to.
 #include <pwd.h>
 #include <unistd.h>
 
-#include <cstdio>
 #include <cstdlib>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -73,7 +72,9 @@ void tell_discord(const audit_arguments& arguments, const audit_report& report) 
   print("posted " + counted(payloads.size(), "message", "messages") + "\n");
 }
 
-int run_audit(const audit_arguments& arguments) {
+}  // namespace
+
+int audit(const audit_arguments& arguments, const invocation&) {
   const audit_report report = take_report(arguments);
   if (!arguments.prometheus.empty())
     write_prometheus(arguments.prometheus, audit_prometheus(report));
@@ -86,22 +87,6 @@ int run_audit(const audit_arguments& arguments) {
   else if (arguments.prometheus.empty())
     print(audit_text(report, columns() < 120 ? 80 : 120));
   return report.exit_code;
-}
-
-/// A monitor knows only four exit codes: a fault of the audit is the last of them.
-int run_for_nagios(const audit_arguments& arguments) {
-  try {
-    return run_audit(arguments);
-  } catch (const std::exception& error) {
-    print("GHOSTS UNKNOWN - " + shown(error.what()) + "\n");
-    return 3;
-  }
-}
-
-}  // namespace
-
-int audit(const audit_arguments& arguments, const invocation&) {
-  return arguments.nagios ? run_for_nagios(arguments) : run_audit(arguments);
 }
 
 }  // namespace tool

@@ -187,8 +187,8 @@ class [[nodiscard]] process_group {
   termination_report terminate(std::chrono::milliseconds grace, std::error_code& ec) noexcept;
   termination_report terminate(std::error_code& ec) noexcept { return terminate(options_.grace, ec); }
 
-  /// Waits until every descendant has ended, spared ones aside. False when the time passed first; with
-  /// no time to wait, whether somebody is left now.
+  /// Waits until every descendant has ended, spared ones aside. False when the time passed first. With
+  /// 0 ms it asks once: true if nobody is left now.
   /// Errors: warden_lost.
   bool wait_idle(std::chrono::milliseconds limit, std::error_code& ec) noexcept;
   bool wait_idle(std::error_code& ec) noexcept { return wait_idle(no_limit, ec); }

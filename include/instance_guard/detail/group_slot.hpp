@@ -115,7 +115,7 @@ inline bool say(const warden_link& link, wire::kind what) noexcept {
 }
 
 /// Looks for a moment whether something can be read, before the caller sleeps for it: an answer of microseconds is
-/// near, and to be woken on a processor that sleeps takes longer.
+/// near, and to be woken on a processor that sleeps takes longer. Async-signal-safe.
 inline void look_for_answer(int descriptor) noexcept {
   constexpr std::int64_t moment = 60'000;  // ns
   const std::int64_t end = platform::sys::monotonic_now() + moment;
