@@ -8,6 +8,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <fstream>
+#include <future>
 #include <instance_guard/process_group.hpp>
 #include <iterator>
 #include <string>
@@ -189,6 +190,22 @@ TEST_CASE("a stopped child hears the stop signal too") {
   }));
   CHECK(group.terminate(10s).proven_empty);
   CHECK(c.wait().signal() == SIGTERM);
+}
+
+TEST_CASE("the child of a thread hears the stop signal while its parent stays") {
+  const scene s;
+  process_group group;
+  child c = group.spawn(s.words({"ignore", "headless", "fork", "slow-term=0"}), {.out = stdio::pipe()});
+  REQUIRE(is_ready(c));
+  pid_t last = 0;
+  for (const process_identity& each : group.members())
+    if (each.pid != c.id().pid) last = each.pid;
+  REQUIRE(last > 0);
+  auto ending = std::async(std::launch::async, [&] { return group.terminate(20s); });
+  CHECK(wait_until([&] { return !support::alive(last); }, 10s));
+  CHECK(support::alive(c.id().pid));
+  c.signal(SIGKILL);
+  CHECK(ending.get().proven_empty);
 }
 
 TEST_CASE("the owner's death ends everything, whatever kind of child") {

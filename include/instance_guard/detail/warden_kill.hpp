@@ -55,6 +55,16 @@ INSTANCE_GUARD_NO_SANITIZE inline bool are_children_seen(warden_state& warden) n
   return true;
 }
 
+/// True if the last scan has met somebody who is to be ended, and not by a nested warden.
+INSTANCE_GUARD_NO_SANITIZE inline bool is_anybody_left(warden_state& warden) noexcept {
+  for (const scanned& each : warden.now) {
+    // Dead, and only its own parent can reap it: one that is spared, else it would be counted.
+    if (each.state == 'Z' && each.parent != warden.self) continue;
+    if (is_target(each) && (each.flags & is_below_nested) == 0) return true;
+  }
+  return false;
+}
+
 /// Finds out whether anything is left that is not to be spared.
 INSTANCE_GUARD_NO_SANITIZE inline void look_whether_empty(warden_state& warden) noexcept {
   if (!warden.changed) return;
@@ -66,17 +76,14 @@ INSTANCE_GUARD_NO_SANITIZE inline void look_whether_empty(warden_state& warden) 
   for (const warden_nested& each : warden.nested)
     if (!each.idle) return;
   // Only spared ones, wardens of nested groups, or orphans: a look at each tells.
+  if (scan_descendants(warden) && is_anybody_left(warden)) return;
   // Twice: what forks and ends all the time can slip through one pass.
   for (int pass = 0; pass < 2; ++pass) {
     if (!scan(warden)) {
       warden.empty = !platform::can_list_processes;  // then there is nothing more to see
       return;
     }
-    for (const scanned& each : warden.now) {
-      // Dead, and only its own parent can reap it: one that is spared, else it would be counted.
-      if (each.state == 'Z' && each.parent != warden.self) continue;
-      if (is_target(each) && (each.flags & is_below_nested) == 0) return;
-    }
+    if (is_anybody_left(warden)) return;
   }
   warden.empty = are_children_seen(warden);
   warden.changed = !warden.empty;  // one of them may just have come
@@ -101,7 +108,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void begin_ending(warden_state& warden, int64_
 
 /// One round of signals. The number of processes that are still there.
 INSTANCE_GUARD_NO_SANITIZE inline uint32_t signal_round(warden_state& warden, int number, uint8_t done) noexcept {
-  if (!scan(warden)) {
+  if (!scan_descendants(warden) && !scan(warden)) {
     // No memory, or no list of processes: at least the children that it has started itself, each
     // with its process group, whose number is its own until it is reaped. Once, or SIGKILL.
     for (const warden_child& each : warden.children) {
@@ -134,14 +141,14 @@ INSTANCE_GUARD_NO_SANITIZE inline uint32_t signal_round(warden_state& warden, in
   return left;
 }
 
-/// True if a child of the warden may be killed on sight.
+/// True if a child of the warden may be killed on sight, and has not been.
 INSTANCE_GUARD_NO_SANITIZE inline bool is_fair_game(warden_state& warden, pid_t pid) noexcept {
   if (is_spared_child(warden, pid)) return false;
   platform::process_stat facts;
   if (platform::read_process_stat(pid, facts) != 0 || facts.state == 'Z') return false;
   const scanned* known = find_scanned(warden.now, pid);
   if (known != nullptr && known->start_time == facts.start_time && (known->flags & is_looked_at) != 0)
-    return is_target(*known) && (known->flags & is_below_nested) == 0;
+    return is_target(*known) && (known->flags & (is_below_nested | was_killed)) == 0;
   return facts.state != 'D' && !has_keep_mark(pid);
 }
 
@@ -157,17 +164,30 @@ INSTANCE_GUARD_NO_SANITIZE inline void hurry(warden_state& warden, bool on) noex
 /// What forks and ends as fast as it can outruns a look at all processes, but its orphans become
 /// children of the warden, and those are listed quickly.
 /// (Making them yield instead was tried: they then hold locks of the kernel, and die, slowly.)
+/// Each is killed once: a warden that waits here for the dead to be gone keeps them from dying,
+/// where a thousand wardens do so at once.
 INSTANCE_GUARD_NO_SANITIZE inline void kill_children_fast(warden_state& warden) noexcept {
   if (platform::process_list_is_ours() != 0) return;  // these numbers mean others
-  pid_t pids[256];
+  constexpr int most = 256;
+  pid_t pids[most], killed[most];
+  int killed_count = 0;
+  const auto is_killed = [&](pid_t pid) noexcept {
+    for (int k = 0; k < killed_count; ++k)
+      if (killed[k] == pid) return true;
+    return false;
+  };
   const int64_t end = sys::monotonic_now() + 20 * millisecond;  // there are others to listen to
   for (int i = 0; warden.anybody && sys::monotonic_now() < end; ++i) {
-    const int count = platform::own_children(pids, 256);
-    int killed = 0;
-    for (int k = 0; k < count; ++k)
-      if (is_fair_game(warden, pids[k]) && sys::kill(pids[k], SIGKILL) == 0) ++killed;
+    const int count = platform::own_children(pids, most);
+    bool more = false;
+    for (int k = 0; k < count; ++k) {
+      if (is_killed(pids[k]) || !is_fair_game(warden, pids[k]) || sys::kill(pids[k], SIGKILL) != 0) continue;
+      if (killed_count == most) killed_count = 0;  // most of them are gone by now
+      killed[killed_count++] = pids[k];
+      more = true;
+    }
     reap(warden);
-    if (killed == 0) return;
+    if (!more) return;
     if (i == 4) hurry(warden, true);
   }
 }

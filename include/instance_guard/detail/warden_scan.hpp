@@ -49,16 +49,10 @@ INSTANCE_GUARD_NO_SANITIZE inline bool has_keep_mark(pid_t pid) noexcept {
   return found;
 }
 
-INSTANCE_GUARD_NO_SANITIZE inline bool add_scanned(pid_t pid, void* context) noexcept {
-  warden_state& warden = *static_cast<warden_state*>(context);
-  platform::process_stat facts;
-  if (pid == warden.self) {
-    warden.scan_complete = true;
-    return true;
-  }
-  if (platform::read_process_stat(pid, facts) != 0) return true;
+/// Takes down one process. False: there is no memory for it.
+INSTANCE_GUARD_NO_SANITIZE inline bool take_down(warden_state& warden, const platform::process_stat& facts) noexcept {
   scanned entry;
-  entry.pid = pid;
+  entry.pid = facts.pid;
   entry.parent = facts.parent;
   entry.start_time = facts.start_time;
   // A leader whose main thread has ended is shown as Z while its other threads live.
@@ -74,6 +68,20 @@ INSTANCE_GUARD_NO_SANITIZE inline bool add_scanned(pid_t pid, void* context) noe
     warden.now[i] = other;
   }
   return true;
+}
+
+INSTANCE_GUARD_NO_SANITIZE inline bool scan_one(pid_t pid, void* context) noexcept {
+  warden_state& warden = *static_cast<warden_state*>(context);
+  platform::process_stat facts;
+  if (pid == warden.self) warden.scan_complete = true;
+  else if (platform::read_process_stat(pid, facts) == 0) return take_down(warden, facts);
+  return true;
+}
+
+INSTANCE_GUARD_NO_SANITIZE inline bool scan_later(pid_t pid, void* context) noexcept {
+  warden_state& warden = *static_cast<warden_state*>(context);
+  if (!warden.to_scan.push(pid)) warden.scan_cut = true;
+  return !warden.scan_cut;
 }
 
 /// True if `entry` really is a child of `parent`, and both are who the pass took them for. The
@@ -149,21 +157,64 @@ INSTANCE_GUARD_NO_SANITIZE inline void find_spared(warden_state& warden) noexcep
 /// Looks at all processes again. False: what it saw is not all, or not about the processes that
 /// kill(2) means: there is no memory, or /proc can't be read, is of another pid namespace, or was
 /// covered by something else. In an honest /proc the warden meets itself.
+/// What was known before is kept then.
 INSTANCE_GUARD_NO_SANITIZE inline bool scan(warden_state& warden) noexcept {
+  if (platform::process_list_is_ours() != 0) return false;
   warden.before.swap(warden.now);
   warden.now.clear();
   warden.scan_complete = warden.scan_cut = false;
-  if (platform::process_list_is_ours() != 0) return false;
   char entries[8192];
-  const int result = platform::for_each_process(entries, sizeof entries, add_scanned, &warden);
+  const int result = platform::for_each_process(entries, sizeof entries, scan_one, &warden);
+  if (result != 0 || !warden.scan_complete || warden.scan_cut) {
+    warden.before.swap(warden.now);
+    return false;
+  }
   find_descendants(warden);
   find_spared(warden);
-  return result == 0 && warden.scan_complete && !warden.scan_cut;
+  return true;
 }
 
 /// True if this one is to be ended by this warden.
 INSTANCE_GUARD_NO_SANITIZE inline bool is_target(const scanned& entry) noexcept {
   return (entry.flags & is_descendant) != 0 && (entry.flags & (is_kept | is_nested_warden | is_owner)) == 0;
+}
+
+/// Looks at its own descendants alone, from parent to child: what that costs does not grow with the
+/// host, on which a thousand wardens may do so at once. It may miss some while others come and go, but
+/// none that was known before. False: it met nobody to end, or can't look; only scan() tells more.
+INSTANCE_GUARD_NO_SANITIZE inline bool scan_descendants(warden_state& warden) noexcept {
+  if (platform::process_list_is_ours() != 0) return false;
+  warden.to_scan.clear();
+  warden.scan_cut = false;
+  if (platform::for_each_child(warden.self, 1, scan_later, &warden) != 0) return false;
+  warden.before.swap(warden.now);
+  warden.now.clear();
+  uint32_t next = 0, known = 0;
+  while (!warden.scan_cut) {
+    if (next == warden.to_scan.size()) {
+      // One whose parent has ended meanwhile may have moved to where the look had been already.
+      while (known < warden.before.size() && ((warden.before[known].flags & is_descendant) == 0 ||
+                                              find_scanned(warden.now, warden.before[known].pid) != nullptr))
+        ++known;
+      if (known == warden.before.size()) break;
+      scan_later(warden.before[known++].pid, &warden);
+      continue;
+    }
+    const pid_t pid = warden.to_scan[next++];
+    platform::process_stat facts;
+    if (find_scanned(warden.now, pid) != nullptr || platform::read_process_stat(pid, facts) != 0) continue;
+    if (!take_down(warden, facts)) warden.scan_cut = true;
+    else platform::for_each_child(pid, facts.threads, scan_later, &warden);
+  }
+  if (warden.scan_cut) {
+    warden.before.swap(warden.now);
+    return false;
+  }
+  find_descendants(warden);
+  find_spared(warden);
+  for (const scanned& each : warden.now)
+    if (is_target(each)) return true;
+  return false;
 }
 
 /// Sends a signal to a descendant of the last scan, if its pid is still its own. 0, or a negated

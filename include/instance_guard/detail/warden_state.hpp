@@ -178,6 +178,7 @@ struct warden_state {
   bool scan_complete = false;        ///< it met the warden itself
   bool scan_cut = false;             ///< there was no memory for all
   raw_array<scanned> before;
+  raw_array<pid_t> to_scan;          ///< a look at its own descendants: who is still to be looked at
 
   // What it holds for the owner.
   raw_array<warden_lock> locks;

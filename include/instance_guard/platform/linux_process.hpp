@@ -244,35 +244,74 @@ INSTANCE_GUARD_NO_SANITIZE inline int forbid_writers(int file) noexcept {
   return sys::fcntl(file, 1033, seals);          // F_ADD_SEALS
 }
 
-/// The caller's children, zombies included, ascending or not; the caller has one thread. How many
-/// there are in `out`, at most `size`, or a negated errno: -ENOENT on kernels without this file.
+/// Calls `visit` for each child of one thread, zombies included, ascending or not, until it returns
+/// false. 0, or a negated errno: -ENOENT also on kernels without this file.
 /// Some may be missed while others end: proc_tid_children(5).
-INSTANCE_GUARD_NO_SANITIZE inline int own_children(pid_t* out, int size) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline int for_each_child_of_thread(pid_t pid, pid_t thread, bool (*visit)(pid_t, void*),
+                                                               void* context) noexcept {
   char path[64];
-  char leaf[32] = "task/";
-  proc_path(path, sys::getpid(), "");
+  char leaf[48] = "task/";
   char* at = leaf + 5;
-  for (const char* digit = path + 6; *digit != '/'; ++digit) *at++ = *digit;
-  for (const char* rest = "/children"; *rest != '\0'; ++rest) *at++ = *rest;
+  proc_path(path, thread, "children");
+  for (const char* from = path + 6; *from != '\0';) *at++ = *from++;  // what follows "/proc/"
   *at = '\0';
-  const int file = sys::open(proc_path(path, sys::getpid(), leaf), O_RDONLY | O_CLOEXEC);
+  const int file = sys::open(proc_path(path, pid, leaf), O_RDONLY | O_CLOEXEC);
   if (file < 0) return file;
-  int count = 0;
   pid_t number = 0;
   char text[1024];
   long got = 0;
-  while (count < size && (got = sys::read(file, text, sizeof text)) > 0) {
-    for (long i = 0; i < got && count < size; ++i) {
+  bool go_on = true;
+  while (go_on && ((got = sys::read(file, text, sizeof text)) > 0 || got == -EINTR)) {
+    for (long i = 0; go_on && i < got; ++i) {
       if (text[i] >= '0' && text[i] <= '9') {
         number = number * 10 + (text[i] - '0');
       } else {
-        if (number > 0) out[count++] = number;
+        if (number > 0) go_on = visit(number, context);
         number = 0;
       }
     }
   }
   sys::close(file);
-  return got < 0 ? static_cast<int>(got) : count;
+  return got < 0 ? static_cast<int>(got) : 0;
+}
+
+/// The same for all threads of a process that has as many.
+INSTANCE_GUARD_NO_SANITIZE inline int for_each_child(pid_t pid, int threads, bool (*visit)(pid_t, void*),
+                                                     void* context) noexcept {
+  if (threads == 1) return for_each_child_of_thread(pid, pid, visit, context);
+  char path[64];
+  const int directory = sys::open(proc_path(path, pid, "task"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (directory < 0) return directory;
+  struct each_thread {
+    pid_t pid;
+    bool (*visit)(pid_t, void*);
+    void* context;
+    INSTANCE_GUARD_NO_SANITIZE static bool list(pid_t thread, void* self) noexcept {
+      const each_thread& of = *static_cast<each_thread*>(self);
+      for_each_child_of_thread(of.pid, thread, of.visit, of.context);  // it may have ended
+      return true;
+    }
+  } of = {pid, visit, context};
+  char entries[1024];
+  const int result = for_each_process_in(directory, entries, sizeof entries, each_thread::list, &of);
+  sys::close(directory);
+  return result;
+}
+
+/// The children of the caller, which has one thread: how many are in `out`, at most `size`, or a negated errno.
+INSTANCE_GUARD_NO_SANITIZE inline int own_children(pid_t* out, int size) noexcept {
+  struct list {
+    pid_t* out;
+    int size;
+    int count;
+    INSTANCE_GUARD_NO_SANITIZE static bool add(pid_t child, void* self) noexcept {
+      list& into = *static_cast<list*>(self);
+      into.out[into.count++] = child;
+      return into.count < into.size;
+    }
+  } into = {out, size, 0};
+  const int result = for_each_child(sys::getpid(), 1, list::add, &into);
+  return result < 0 ? result : into.count;
 }
 
 /// The state file of a process, to be read again and again; a negated errno.

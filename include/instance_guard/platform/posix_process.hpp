@@ -140,6 +140,9 @@ INSTANCE_GUARD_NO_SANITIZE inline int reap_child(pid_t pid) noexcept {
 }
 
 /// POSIX has no list of children.
+INSTANCE_GUARD_NO_SANITIZE inline int for_each_child(pid_t, int, bool (*)(pid_t, void*), void*) noexcept {
+  return -ENOSYS;
+}
 INSTANCE_GUARD_NO_SANITIZE inline int own_children(pid_t*, int) noexcept { return -ENOSYS; }
 
 /// A directory has to be readable to be opened.
