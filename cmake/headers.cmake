@@ -81,6 +81,7 @@ set(instance_guard_headers
   include/instance_guard/detail/table_details.hpp
   include/instance_guard/detail/table_read.hpp
   include/instance_guard/detail/text.hpp
+  include/instance_guard/detail/unix_time.hpp
   include/instance_guard/detail/warden_adopt.hpp
   include/instance_guard/detail/warden_credentials.hpp
   include/instance_guard/detail/warden_kill.hpp
@@ -101,7 +102,10 @@ set(instance_guard_headers
   include/instance_guard/ghost_census.hpp
   include/instance_guard/ghost_census_types.hpp
   include/instance_guard/instance_guard.hpp
+  include/instance_guard/lock_status.hpp
+  include/instance_guard/lock_status_types.hpp
   include/instance_guard/pid_lockfile.hpp
+  include/instance_guard/pid_lockfile_class.hpp
   include/instance_guard/pid_lockfile_types.hpp
   include/instance_guard/platform/platform.hpp
   include/instance_guard/platform/platform_census.hpp

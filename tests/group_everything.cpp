@@ -13,6 +13,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <instance_guard/lock_status.hpp>
 #include <instance_guard/single_instance.hpp>
 #include <string>
 #include <thread>

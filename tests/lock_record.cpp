@@ -157,6 +157,12 @@ TEST_CASE("nonsense in single fields is passed over") {
   CHECK(read->acquired_at == std::chrono::system_clock::time_point{});
 }
 
+TEST_CASE("a time that the clock can't count is the last that it can") {
+  const auto read = parse_record(signed_text("77\nacquired_at=253402300799999\n"));
+  REQUIRE(read);
+  CHECK(read->acquired_at > std::chrono::system_clock::now() + std::chrono::hours(24 * 365 * 200));
+}
+
 TEST_CASE("any bytes at all can be parsed") {
   std::mt19937 random(12345);
   const std::string base = text_of(sample());

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <system_error>
 
+#include <instance_guard/lock_status.hpp>
 #include <instance_guard/single_instance.hpp>
 
 #include "text.hpp"

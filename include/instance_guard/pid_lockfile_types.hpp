@@ -82,52 +82,12 @@ struct lock_record {
   std::uint64_t executable_inode = 0;
 };
 
-/// A start that was refused.
-struct refusal {
-  std::chrono::system_clock::time_point at = {};
-  pid_t pid = 0;  ///< for reading only: it may be somebody else's by now
-  std::string started_from = {};
-};
-
-/// What a name is. A holder that is dead while the lock is held is cleaning up; a file that
-/// nobody holds is what a holder left that did not end cleanly.
-enum class lock_state { free, held, cleaning_up, abandoned };
-
-/// The same name in scope user, held by another user. It does not refuse, but one should know.
-struct other_holder {
-  uid_t uid = 0;
-  std::string user = {};
-  pid_t pid = 0;  ///< 0: can't be told
-};
-
-/// What query_lock() found.
-struct lock_status {
-  std::string name = {};
-  lock_scope scope = lock_scope::user;
-  std::filesystem::path path = {};  ///< of the lock file, whether it is there or not
-  lock_state state = lock_state::free;
-  std::optional<lock_record> holder = {};  ///< also of an abandoned lock; empty: it can't be read
-  bool replaced_code = false;  ///< the holder's executable was replaced since it started
-  std::optional<std::chrono::system_clock::time_point> replaced_at = {};
-  std::vector<process_identity> children = {};  ///< of the holder and its warden, with descendants
-  std::vector<refusal> refusals = {};           ///< the last ones, oldest first
-  std::vector<other_holder> others = {};        ///< of the same name, under other users
-};
-
 /// How stop_holder() makes a holder leave.
 struct stop_options {
   lock_scope scope = lock_scope::user;
   std::filesystem::path directory = {};                    ///< as in lock_options
   std::optional<std::chrono::milliseconds> grace = {};     ///< before SIGKILL; empty: its own + 2 s
   bool managed = false;  ///< also one that a service manager would start again
-};
-
-/// What stop_holder() did.
-struct stop_result {
-  std::optional<lock_record> holder = {};  ///< who had the name; empty: nobody
-  bool ended = false;                      ///< it was asked to leave, and is gone
-  bool killed = false;                     ///< SIGKILL was needed
-  std::string explanation = {};  ///< why it was not stopped; a cure is in a second line
 };
 
 #if INSTANCE_GUARD_EXCEPTIONS

@@ -41,7 +41,7 @@
 #include "detail/stray_mark.hpp"
 #include "error.hpp"
 #include "file_descriptor.hpp"
-#include "pid_lockfile.hpp"
+#include "pid_lockfile_class.hpp"
 #include "process_group_types.hpp"
 #include "process_identity.hpp"
 

@@ -19,6 +19,7 @@
 
 #include <array>
 #include <chrono>
+#include <cstdint>
 #include <mutex>
 #include <system_error>
 #include <utility>
@@ -77,8 +78,7 @@ class [[nodiscard]] signal_cleanup {
   signal_cleanup& operator=(signal_cleanup&& other) noexcept {
     if (this == &other) return *this;
     release();
-    signals_ = std::move(other.signals_);
-    other.signals_.clear();
+    signals_ = std::exchange(other.signals_, 0);
     owner_ = std::exchange(other.owner_, 0);
     graceful_ = std::exchange(other.graceful_, false);
     armed_ = std::exchange(other.armed_, false);
@@ -110,15 +110,14 @@ class [[nodiscard]] signal_cleanup {
   /// Puts the dispositions back that it replaced, where nobody else replaced them meanwhile.
   void release() noexcept {
     const pid_t owner = std::exchange(owner_, 0);
-    const std::vector<int> signals = std::move(signals_);
-    signals_.clear();
+    const std::uint64_t signals = std::exchange(signals_, 0);
     // A forked copy leaves them: its program still expects to be ended by them, and it will be.
     if (owner == 0 || owner != platform::sys::getpid()) return;
     if (std::exchange(armed_, false)) detail::the_exit.armed.fetch_sub(1);
     if (std::exchange(graceful_, false)) detail::the_exit.graceful.fetch_sub(1);
     auto& registry = detail::the_signals;
     const std::lock_guard lock(registry.mutex);
-    for (const int number : signals) restore(number);
+    restore_all(signals);
     --registry.cleanups;
   }
 
@@ -150,9 +149,16 @@ class [[nodiscard]] signal_cleanup {
     if (now.sa_handler == &handler) ::sigaction(number, &registry.before[index], nullptr);
   }
 
+  static void restore_all(std::uint64_t signals) noexcept {
+    for (int number = 1; number < detail::signal_registry::count; ++number)
+      if ((signals & bit(number)) != 0) restore(number);
+  }
+
+  static constexpr std::uint64_t bit(int number) noexcept { return std::uint64_t{1} << (number - 1); }
+
   static void handler(int number) { detail::on_signal(number); }
 
-  std::vector<int> signals_;  // those that this object has a share in
+  std::uint64_t signals_ = 0;  // those that this object has a share in, a bit each
   pid_t owner_ = 0;
   bool graceful_ = false;
   bool armed_ = false;
@@ -185,16 +191,6 @@ inline void signal_cleanup::install(const cleanup_options& options, std::error_c
     detail::the_exit.first_at = 0;
     detail::the_stop.reset();
   }
-#if INSTANCE_GUARD_EXCEPTIONS
-  try {
-    signals_.reserve(options.signals.size());
-  } catch (...) {
-    ec = std::make_error_code(std::errc::not_enough_memory);
-    return;
-  }
-#else
-  signals_.reserve(options.signals.size());
-#endif
   if (!detail::register_at_exit()) {
     ec = std::make_error_code(std::errc::not_enough_memory);
     return;
@@ -204,6 +200,7 @@ inline void signal_cleanup::install(const cleanup_options& options, std::error_c
   if (graceful_) detail::the_exit.graceful.fetch_add(1);
   ++registry.cleanups;
   for (const int number : options.signals) {
+    if ((signals_ & bit(number)) != 0) continue;  // named twice
     const auto index = static_cast<std::size_t>(number);
     if (registry.users[index] == 0) {
       struct sigaction old = {};
@@ -221,12 +218,11 @@ inline void signal_cleanup::install(const cleanup_options& options, std::error_c
       registry.before[index] = ours ? registry.before[index] : old;
     }
     ++registry.users[index];
-    signals_.push_back(number);
+    signals_ |= bit(number);
   }
   if (!ec) return;
   const std::error_code why = ec;
-  for (std::size_t i = 0; i < signals_.size(); ++i) restore(signals_[i]);
-  signals_.clear();
+  restore_all(std::exchange(signals_, 0));
   owner_ = 0;
   --registry.cleanups;
   if (std::exchange(graceful_, false)) detail::the_exit.graceful.fetch_sub(1);

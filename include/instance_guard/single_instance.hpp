@@ -36,7 +36,7 @@
 #include "detail/stray_mark.hpp"
 #include "detail/stray_sweep.hpp"
 #include "error.hpp"
-#include "pid_lockfile.hpp"
+#include "pid_lockfile_class.hpp"
 #include "process_group.hpp"
 #include "signal_cleanup.hpp"
 

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <string>
 
+#include "unix_time.hpp"
+
 namespace instance_guard::detail {
 
 /// The two largest units: "7d 2h", "2h 5m", "4m 10s", "12s"; negative counts as 0s.
@@ -31,9 +33,8 @@ inline std::string age_text(std::chrono::seconds age, const char* between = " ")
 
 /// How long ago `then` was; a time in the future (the clock was set) is 0s.
 inline std::string age_since(std::chrono::system_clock::time_point then, const char* between = " ") {
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  return age_text(std::chrono::duration_cast<std::chrono::seconds>(now - then.time_since_epoch()),
-                  between);
+  const std::int64_t now = unix_milliseconds(std::chrono::system_clock::now());
+  return age_text(std::chrono::seconds((now - unix_milliseconds(then)) / 1000), between);
 }
 
 }  // namespace instance_guard::detail

@@ -1,6 +1,8 @@
 // layer 4: the members of child and process_group; part of process_group.hpp.
 #pragma once
 
+#include <cstring>
+
 #include "../process_group.hpp"
 #include "group_await.hpp"
 #include "group_direct.hpp"
@@ -11,7 +13,7 @@
 namespace instance_guard {
 
 inline const detail::warden_link& child::link() const noexcept {
-  static constinit detail::warden_link gone;
+  static constinit detail::warden_link gone{.channel = {-1}, .watch = {-1}, .adoptions = {-1}};
   if (slot_ < 0) return gone;
   const detail::group_slot& slot = detail::group_slots[slot_];
   return slot.generation.load(std::memory_order_relaxed) == generation_ ? slot.link[link_] : gone;
@@ -289,10 +291,11 @@ inline void process_group::mark(const detail::stray_mark& mark, const detail::st
     const std::string entry = detail::mark_entry(mark);
     detail::copy_text(mine->mark_entry, sizeof mine->mark_entry, entry.c_str());
     if (!strays) return;
-    mine->mark.target = target;
+    std::memcpy(mine->mark, &target, sizeof target);
+    mine->is_marked = target.nonce[0] != '\0';
     int result = 0;
     for (int i = 0; i < mine->links.load(std::memory_order_acquire) && result == 0; ++i)
-      result = detail::ask(mine->link[i], mine->mark);
+      result = detail::tell_mark(mine->link[i], *mine);
     if (result < 0) ec = detail::group_error(result);
   });
 }

@@ -37,7 +37,7 @@ inline int start_directly(group_slot& slot, spawn_order& order, file_descriptor&
   order.fill(*start, pointers);
   start->closes_others = !slot.inherit_descriptors.load(std::memory_order_relaxed);
   start->warden = slot.link[0].pid.load(std::memory_order_relaxed);
-  start->token = wire::own_token | slot.next_token.fetch_add(1, std::memory_order_relaxed);
+  start->token = wire::own_token | (1 + slot.last_token.fetch_add(1, std::memory_order_relaxed));
   platform::clone_request how;
   how.flags = platform::sibling_flags;
   how.tid = &start->word.state;

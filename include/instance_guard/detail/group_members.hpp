@@ -14,14 +14,13 @@ namespace instance_guard::detail {
 
 /// Living descendants of the group's wardens, oldest first.
 inline std::vector<process_identity> group_members(const group_slot& slot, std::error_code& ec) {
-  std::vector<pid_t> wardens;
-  for (int i = 0; i < slot.links.load(std::memory_order_acquire); ++i) {
-    const pid_t warden = slot.link[i].pid.load(std::memory_order_relaxed);
-    wardens.push_back(warden);
-  }
+  pid_t wardens[max_links];
+  std::size_t count = 0;
+  for (int i = 0; i < slot.links.load(std::memory_order_acquire); ++i)
+    wardens[count++] = slot.link[i].pid.load(std::memory_order_relaxed);
   const pid_t self = platform::sys::getpid();
   std::vector<process_identity> members;
-  for (const process_identity& each : descendants_of(wardens, ec)) {
+  for (const process_identity& each : descendants_of(wardens, count, ec)) {
     bool left_out = each.pid == self;  // its warden may be above the owner
     // The wardens of nested groups are found, but not listed.
     for (const group_slot& group : group_slots)

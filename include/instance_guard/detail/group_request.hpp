@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <fcntl.h>
 #include <utility>
 
@@ -139,6 +140,13 @@ inline int ask(const warden_link& link, const Request& request, const int* descr
   const long size = await_answer(link, own.get(), &answer, sizeof answer, deadline(no_limit));
   if (size < 0) return static_cast<int>(size);
   return answer.credentials_changed ? -EKEYREJECTED : -answer.error;
+}
+
+/// Tells a warden what marks the owner's strays. 0, or a negated errno.
+inline int tell_mark(const warden_link& link, const group_slot& slot) noexcept {
+  wire::mark_request request;
+  std::memcpy(&request.target, slot.mark, sizeof slot.mark);
+  return ask(link, request);
 }
 
 /// The negated errno as an error code; what the wire uses for itself becomes an errc.

@@ -147,7 +147,7 @@ inline int renew_link(group_slot& slot) noexcept {
   if (result < 0) return result;
   warden_link& link = slot.link[slot.links.load(std::memory_order_relaxed)];
   result = give_kept_locks(slot, link);
-  if (result == 0 && slot.mark.target.nonce[0] != '\0') result = ask(link, slot.mark);
+  if (result == 0 && slot.is_marked) result = tell_mark(link, slot);
   if (result == 0) {
     publish_link(slot);
     return 0;
@@ -168,10 +168,11 @@ inline int claim_group_slot() noexcept {
     slot.parent.store(-1, std::memory_order_relaxed);
     slot.pid_namespace.store(platform::pid_namespace_of(platform::sys::getpid()), std::memory_order_relaxed);
     slot.links.store(0, std::memory_order_relaxed);
+    for (warden_link& link : slot.link) link.clear();
     slot.keep_session.store(false, std::memory_order_relaxed);
     slot.inherit_descriptors.store(false, std::memory_order_relaxed);
     slot.mark_entry[0] = '\0';
-    slot.mark = wire::mark_request{};
+    slot.is_marked = false;
     return slot_index(slot);
   }
   return -1;

@@ -39,7 +39,7 @@ inline std::string left_over_text(const lock_record& dead) {
   std::string text;
   if (!dead.warden || !is_alive(dead.warden)) return text;
   int told = 0;
-  for (const process_identity& each : descendants_of({dead.warden.pid}, ec)) {
+  for (const process_identity& each : descendants_of(&dead.warden.pid, 1, ec)) {
     const std::string one = left_over_text(each);
     if (one.empty()) continue;
     text.append(text.empty() ? "" : ", ").append(++told > 4 ? "..." : one);

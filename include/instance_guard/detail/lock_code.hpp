@@ -11,11 +11,12 @@
 #include "../pid_lockfile_types.hpp"
 #include "../platform/platform.hpp"
 #include "text.hpp"
+#include "unix_time.hpp"
 
 namespace instance_guard::detail {
 
 inline std::chrono::system_clock::time_point change_time(const struct stat& facts) noexcept {
-  return std::chrono::system_clock::time_point(std::chrono::seconds(facts.st_ctime));
+  return from_unix_milliseconds(static_cast<std::int64_t>(facts.st_ctime) * 1000);
 }
 
 /// When the executable of a living holder was replaced or deleted; empty: it was not, or it

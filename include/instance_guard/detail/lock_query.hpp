@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "../file_descriptor.hpp"
+#include "../lock_status_types.hpp"
 #include "lock_code.hpp"
 #include "lock_directory.hpp"
 #include "lock_file.hpp"
@@ -19,6 +21,40 @@
 #include "process_descendants.hpp"
 
 namespace instance_guard::detail {
+
+/// Reads the lines back; anything else in the file is passed over.
+inline std::vector<refusal> read_refusals(int directory, const lock_name& name) {
+  namespace sys = platform::sys;
+  std::vector<refusal> result;
+  const lock_file_name file(name.view(), refused_suffix);
+  const file_descriptor log(
+      sys::openat(directory, file.text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  struct stat facts = {};
+  if (!log || sys::fstat(log.get(), &facts) != 0 || !S_ISREG(facts.st_mode)) return result;
+  record_text text;
+  read_record_file(log.get(), text);
+  std::string_view rest = text.view();
+  while (!rest.empty()) {
+    const std::size_t end = rest.find('\n');
+    if (end == std::string_view::npos) break;
+    const std::string_view line = rest.substr(0, end);
+    rest.remove_prefix(end + 1);
+    const std::size_t first = line.find(' ');
+    const std::size_t second = first == std::string_view::npos ? first : line.find(' ', first + 1);
+    if (second == std::string_view::npos) continue;
+    std::uint64_t at = 0;
+    std::uint64_t pid = 0;
+    if (!parse_number(line.substr(0, first), 253'402'300'799, at) ||
+        !parse_number(line.substr(first + 1, second - first - 1), 2147483647, pid))
+      continue;
+    refusal one;
+    one.at = from_unix_milliseconds(static_cast<std::int64_t>(at) * 1000);
+    one.pid = static_cast<pid_t>(pid);
+    one.started_from = line.substr(second + 1);
+    result.push_back(std::move(one));
+  }
+  return result;
+}
 
 /// The holders of a name under other users, by their sockets.
 inline std::vector<other_holder> other_holders(const lock_name& name, std::error_code& ec) {
@@ -131,13 +167,14 @@ inline lock_status query(const lock_name& name, const lock_options& options, std
   if (status.holder && status.state != lock_state::abandoned) {
     status.replaced_at = code_replaced_at(*status.holder);
     status.replaced_code = status.replaced_at.has_value();
-    std::vector<pid_t> roots;
+    pid_t roots[2];
+    std::size_t root_count = 0;
     for (const process_identity& each : {status.holder->process, status.holder->warden})
-      if (each && is_alive(each)) roots.push_back(each.pid);
-    if (roots.size() != 0) {
+      if (each && is_alive(each)) roots[root_count++] = each.pid;
+    if (root_count != 0) {
       std::error_code
           unseen;  // without a list of processes the children are not known, the rest is
-      for (const process_identity& each : descendants_of(roots, unseen))
+      for (const process_identity& each : descendants_of(roots, root_count, unseen))
         if (each.pid != status.holder->warden.pid) status.children.push_back(each);
       if (is(unseen, std::errc::not_enough_memory)) ec = unseen;
     }

@@ -22,6 +22,7 @@
 
 #include "../pid_lockfile_types.hpp"
 #include "text.hpp"
+#include "unix_time.hpp"
 
 namespace instance_guard::detail {
 
@@ -110,8 +111,6 @@ class record_writer {
 
 /// Writes the text of `record`.
 inline void format_record(const lock_record& record, record_text& out) noexcept {
-  using std::chrono::duration_cast;
-  using std::chrono::milliseconds;
   record_writer to(out, 48);
   to.number(static_cast<std::uint64_t>(record.process.pid > 0 ? record.process.pid : 0));
   to.line_end();
@@ -127,7 +126,7 @@ inline void format_record(const lock_record& record, record_text& out) noexcept 
     to.number(record.warden.start_time);
     to.line_end();
   }
-  const auto at = duration_cast<milliseconds>(record.acquired_at.time_since_epoch()).count();
+  const std::int64_t at = unix_milliseconds(record.acquired_at);
   to.number_field("acquired_at", at > 0 ? static_cast<std::uint64_t>(at) : 0);
   to.number_field("grace",
                   record.grace.count() > 0 ? static_cast<std::uint64_t>(record.grace.count()) : 0);
@@ -312,7 +311,7 @@ inline std::optional<lock_record> parse_record(std::string_view text) {
       // Further than the clock can count is nonsense; it only informs.
       const std::uint64_t ms = count(value);
       if (ms < 253'402'300'800'000)
-        record.acquired_at += std::chrono::milliseconds(static_cast<std::int64_t>(ms));
+        record.acquired_at = from_unix_milliseconds(static_cast<std::int64_t>(ms));
     } else if (same(key, "grace")) {
       const std::uint64_t ms = count(value);
       record.grace =

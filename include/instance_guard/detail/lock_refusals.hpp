@@ -13,12 +13,12 @@
 #include <chrono>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "../file_descriptor.hpp"
 #include "lock_file.hpp"
 #include "lock_name.hpp"
 #include "lock_record.hpp"
+#include "unix_time.hpp"
 
 namespace instance_guard::detail {
 
@@ -41,9 +41,7 @@ inline void note_refusal(int directory, const lock_name& name, const std::string
   if (locked != 0) return;
   record_text line;
   record_writer to(line, 0);
-  to.number(static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::seconds>(
-                                           std::chrono::system_clock::now().time_since_epoch())
-                                           .count()));
+  to.number(static_cast<std::uint64_t>(unix_milliseconds(std::chrono::system_clock::now()) / 1000));
   to.text(" ");
   to.number(static_cast<std::uint64_t>(sys::getpid()));
   to.text(" ");
@@ -66,40 +64,6 @@ inline void note_refusal(int directory, const lock_name& name, const std::string
   std::memcpy(all.bytes + kept.size(), line.bytes, line.size);
   all.size = kept.size() + line.size;
   write_record_file(log.get(), all, old, scope);
-}
-
-/// Reads the lines back; anything else in the file is passed over.
-inline std::vector<refusal> read_refusals(int directory, const lock_name& name) {
-  namespace sys = platform::sys;
-  std::vector<refusal> result;
-  const lock_file_name file(name.view(), refused_suffix);
-  const file_descriptor log(
-      sys::openat(directory, file.text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-  struct stat facts = {};
-  if (!log || sys::fstat(log.get(), &facts) != 0 || !S_ISREG(facts.st_mode)) return result;
-  record_text text;
-  read_record_file(log.get(), text);
-  std::string_view rest = text.view();
-  while (!rest.empty()) {
-    const std::size_t end = rest.find('\n');
-    if (end == std::string_view::npos) break;
-    const std::string_view line = rest.substr(0, end);
-    rest.remove_prefix(end + 1);
-    const std::size_t first = line.find(' ');
-    const std::size_t second = first == std::string_view::npos ? first : line.find(' ', first + 1);
-    if (second == std::string_view::npos) continue;
-    std::uint64_t at = 0;
-    std::uint64_t pid = 0;
-    if (!parse_number(line.substr(0, first), 253'402'300'799, at) ||
-        !parse_number(line.substr(first + 1, second - first - 1), 2147483647, pid))
-      continue;
-    refusal one;
-    one.at += std::chrono::seconds(static_cast<std::int64_t>(at));
-    one.pid = static_cast<pid_t>(pid);
-    one.started_from = line.substr(second + 1);
-    result.push_back(std::move(one));
-  }
-  return result;
 }
 
 }  // namespace instance_guard::detail

@@ -64,16 +64,16 @@ struct process_list {
   }
 };
 
-/// Living descendants of `roots`, those themselves left out, oldest first. Errors: of reading
+/// Living descendants of the `root_count` processes at `roots`, those themselves left out, oldest first. Errors: of reading
 /// /proc, not_enough_memory; then what was found until then.
-inline std::vector<process_identity> descendants_of(const std::vector<pid_t>& roots, std::error_code& ec) {
+inline std::vector<process_identity> descendants_of(const pid_t* roots, std::size_t root_count, std::error_code& ec) {
   process_list list;
   char buffer[8192];
   const int result = platform::for_each_process(buffer, sizeof buffer, &process_list::add, &list);
   if (result < 0) ec = system_error(result);
   if (list.out_of_memory) ec = std::make_error_code(std::errc::not_enough_memory);
-  for (const pid_t root : roots)
-    if (process_list::entry* entry = list.find(root)) entry->below = true;
+  for (std::size_t i = 0; i < root_count; ++i)
+    if (process_list::entry* entry = list.find(roots[i])) entry->below = true;
   std::vector<process_identity> found;
   process_identity who = process_identity::self();
   for (bool more = true; more;) {

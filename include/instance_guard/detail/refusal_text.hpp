@@ -6,9 +6,10 @@
 #include <string>
 #include <string_view>
 
-#include "../pid_lockfile.hpp"
+#include "../pid_lockfile_class.hpp"
 #include "age_text.hpp"
 #include "left_over.hpp"
+#include "lock_code.hpp"
 #include "printable_text.hpp"
 
 namespace instance_guard::detail {

@@ -14,21 +14,19 @@ namespace instance_guard {
 inline void single_instance::take_locks(std::vector<std::string> names, const lock_options& options,
                                         std::error_code& ec) {
   detail::owned_array<pid_lockfile> taken(names.size());
-  const auto compare = [&](int one, int other) {
-    const detail::lock_name left(names[static_cast<std::size_t>(one)]);
-    const detail::lock_name right(names[static_cast<std::size_t>(other)]);
+  const auto compare = [&](std::size_t one, std::size_t other) {
+    const detail::lock_name left(names[one]);
+    const detail::lock_name right(names[other]);
     return left.view().compare(right.view());
   };
-  std::vector<int> order;
-  for (int i = 0; i < static_cast<int>(names.size()); ++i) {
-    order.push_back(i);
-    for (std::size_t at = order.size() - 1; at > 0 && compare(i, order[at - 1]) < 0; --at) {
-      order[at] = order[at - 1];
-      order[at - 1] = i;
-    }
+  detail::owned_array<std::size_t> order(names.size());
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    std::size_t at = i;
+    for (; at > 0 && compare(i, order[at - 1]) < 0; --at) order[at] = order[at - 1];
+    order[at] = i;
   }
   for (std::size_t i = 0; i < order.size(); ++i) {
-    const std::size_t at = static_cast<std::size_t>(order[i]);
+    const std::size_t at = order[i];
     // The same name twice is held once.
     if (i > 0 && detail::lock_name(names[at]) && compare(order[i], order[i - 1]) == 0) continue;
     taken[at] = pid_lockfile(names[at], options, ec);
