@@ -309,6 +309,29 @@ TEST_CASE("the children of a holder and of its warden are listed, with their des
   process_handle::open(warden, ec).signal(SIGKILL, ec);
 }
 
+TEST_CASE("in a list each holder has its own children") {
+  place here;
+  place other;
+  other.name = here.name + "-b";
+  auto first = here.start();
+  auto second = support::program({INSTANCE_GUARD_LOCK_HELPER, other.name, "directory=" + here.directory.path().string()});
+  for (support::program* each : {&first, &second}) {
+    REQUIRE(each->read_until("taken"));
+    each->write("fork\n");
+    REQUIRE(each->read_until("forked"));
+  }
+  std::vector<process_identity> children;
+  for (const lock_status& each : list_locks(here.options())) {
+    if (!each.name.starts_with(here.name)) continue;
+    REQUIRE(each.children.size() == 1);
+    children.push_back(each.children[0]);
+  }
+  REQUIRE(children.size() == 2);
+  CHECK(children[0].pid != children[1].pid);
+  std::error_code ec;
+  for (const process_identity& each : children) process_handle::open(each, ec).signal(SIGKILL, ec);
+}
+
 TEST_CASE("all names of a directory are listed in order, with what they are") {
   support::temporary_directory directory;
   const lock_options options = {.directory = directory.path()};

@@ -32,8 +32,9 @@ inline lock_status query_lock(std::string_view name, const lock_options& options
   lock_status status;
   detail::without_throwing(ec, [&] {
     const detail::lock_name folded(name);
+    detail::process_list seen;
     if (folded)
-      status = detail::query(folded, options, ec);
+      status = detail::query(folded, options, seen, ec);
     else
       ec = errc::invalid_name;
   });

@@ -153,7 +153,8 @@ inline void query_file(int directory, const lock_name& name, lock_status& status
   status.state = empty ? lock_state::free : lock_state::abandoned;
 }
 
-inline lock_status query(const lock_name& name, const lock_options& options, std::error_code& ec) {
+/// `seen` is for several names in a row: one look at all processes.
+inline lock_status query(const lock_name& name, const lock_options& options, process_list& seen, std::error_code& ec) {
   lock_status status;
   status.name = name.view();
   status.scope = options.scope;
@@ -174,7 +175,7 @@ inline lock_status query(const lock_name& name, const lock_options& options, std
     if (root_count != 0) {
       std::error_code
           unseen;  // without a list of processes the children are not known, the rest is
-      for (const process_identity& each : descendants_of(roots, root_count, unseen))
+      for (const process_identity& each : descendants_of(roots, root_count, seen, unseen))
         if (each.pid != status.holder->warden.pid) status.children.push_back(each);
       if (is(unseen, std::errc::not_enough_memory)) ec = unseen;
     }
@@ -223,10 +224,11 @@ inline std::vector<lock_status> list(const lock_options& options, std::error_cod
           without_throwing(ec, [&] { add(bound.substr(prefix.size)); });
         return !ec;
       });
+  process_list seen;
   const std::vector<std::string>& sorted = names;  // one kind of iterator less to instantiate
   for (const std::string& name : sorted) {
     std::error_code one;
-    lock_status status = query(lock_name(name), options, one);
+    lock_status status = query(lock_name(name), options, seen, one);
     if (status.state != lock_state::free) result.push_back(std::move(status));
   }
   return result;

@@ -17,11 +17,12 @@ namespace instance_guard::detail {
 struct process_list {
   struct entry {
     platform::process_stat facts = {};
-    bool below = false;  ///< is a root, or descends from one
+    bool below = false;  ///< is a root of the last question, or descends from one
   };
   entry* all = nullptr;  ///< of malloc: a vector of a type of our own takes a compiler long
   std::size_t count = 0;
   std::size_t room = 0;
+  bool is_read = false;
   bool out_of_memory = false;
 
   process_list() noexcept = default;
@@ -64,14 +65,18 @@ struct process_list {
   }
 };
 
-/// Living descendants of the `root_count` processes at `roots`, those themselves left out, oldest first. Errors: of reading
-/// /proc, not_enough_memory; then what was found until then.
-inline std::vector<process_identity> descendants_of(const pid_t* roots, std::size_t root_count, std::error_code& ec) {
-  process_list list;
-  char buffer[8192];
-  const int result = platform::for_each_process(buffer, sizeof buffer, &process_list::add, &list);
-  if (result < 0) ec = system_error(result);
-  if (list.out_of_memory) ec = std::make_error_code(std::errc::not_enough_memory);
+/// Living descendants of the `root_count` processes at `roots`, those themselves left out, oldest first, as of the
+/// first question to this list. Errors: of reading /proc, not_enough_memory; then what was found until then.
+inline std::vector<process_identity> descendants_of(const pid_t* roots, std::size_t root_count, process_list& list,
+                                                    std::error_code& ec) {
+  if (!list.is_read) {
+    list.is_read = true;
+    char buffer[8192];
+    const int result = platform::for_each_process(buffer, sizeof buffer, &process_list::add, &list);
+    if (result < 0) ec = system_error(result);
+    if (list.out_of_memory) ec = std::make_error_code(std::errc::not_enough_memory);
+  }
+  for (std::size_t i = 0; i < list.count; ++i) list.all[i].below = false;
   for (std::size_t i = 0; i < root_count; ++i)
     if (process_list::entry* entry = list.find(roots[i])) entry->below = true;
   std::vector<process_identity> found;
@@ -96,6 +101,12 @@ inline std::vector<process_identity> descendants_of(const pid_t* roots, std::siz
     }
   }
   return found;
+}
+
+/// The same as of now.
+inline std::vector<process_identity> descendants_of(const pid_t* roots, std::size_t root_count, std::error_code& ec) {
+  process_list list;
+  return descendants_of(roots, root_count, list, ec);
 }
 
 }  // namespace instance_guard::detail
