@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "../examples/instance-guard/reap_trees.hpp"
+#include "support/other_user.hpp"
 #include "support/own_pid_namespace.hpp"
 #include "support/scene.hpp"
 #include "support/tool_result.hpp"
@@ -122,6 +123,7 @@ TEST_CASE("refused: the one to keep, what would be started again, a zombie, what
   found.kind = ghost_kind::duplicate;
   census_entry entry;
   entry.process.id.pid = 0x7ffffff0;
+  entry.process.user = ::geteuid();
   CHECK(tool::why_not_ended(found, entry).empty());
   entry.keep = true;
   CHECK(tool::why_not_ended(found, entry).find("the one to keep") != std::string::npos);
@@ -176,6 +178,55 @@ TEST_CASE("a pid that belongs to another process by now is left alone") {
   CHECK(tool::end_trees(all, 50ms).empty());
   CHECK(all.size() == 1);  // nor what is below it
   CHECK(innocent.alive());
+}
+
+TEST_CASE("another user's process is not ended, be it a ghost or below one") {
+  if (!is_root()) {
+    MESSAGE("skipped: another user's process needs root");
+    return;
+  }
+  const scene s;
+  program theirs = s.start(s.words({"fork", "sleep"}), {.before_exec = [] { return become(nobody); }});
+  REQUIRE(theirs.read_until("ready"));
+  std::error_code ec;
+  instance_guard::ghost found;
+  instance_guard::census_entry entry;
+  entry.process.id = process_identity::of(theirs.pid(), ec);
+  entry.process.user = nobody;
+  CHECK(tool::why_not_ended(found, entry) == "another user's");
+  entry.process.user = ::geteuid();
+  CHECK(tool::why_not_ended(found, entry).empty());
+  tool::doomed_process here;
+  here.who = process_identity::self();
+  std::vector<tool::doomed_process> all = {here};
+  tool::add_descendants(all, instance_guard::process_table::read());
+  bool met = false;
+  for (const tool::doomed_process& each : all) {
+    if (each.who.pid != theirs.pid()) continue;
+    met = true;
+    CHECK(each.kept == "another user's");
+  }
+  CHECK(met);
+  const tool_result got = reap(s, at_once({"--orphans", "--all-users"}));
+  CHECK(got.code == 125);  // it has no such option
+  s.end();
+}
+
+TEST_CASE("what a supervisor below a ghost runs is a service, and stays") {
+  const scene s;
+  std::filesystem::copy_file(s.helper(), s / "supervisord");
+  program supervisor = s.start({s / "supervisord", "fork", "fork", "sleep"});
+  REQUIRE(supervisor.read_until("ready"));
+  std::error_code ec;
+  tool::doomed_process here;
+  here.who = process_identity::self();
+  std::vector<tool::doomed_process> all = {here};
+  tool::add_descendants(all, instance_guard::process_table::read());
+  std::size_t kept = 0;
+  for (const tool::doomed_process& each : all)
+    if (each.kept.starts_with("a service: ")) ++kept;
+  CHECK(kept == 1);  // what is below that is not even looked at
+  s.end();
 }
 
 TEST_CASE("descendants that are meant to stay do, with what is below them") {

@@ -34,10 +34,10 @@ void add_census_options(CLI::App& sub, census_arguments& to) {
       ->allow_extra_args(false);
   add_duration_option(sub, "--min-age", to.min_age,
                       "Younger ones are no orphans or duplicates (default 10m)");
-  sub.add_flag("--all-users", to.all_users, "Everybody's processes, not just one's own");
 }
 
 void add_audit_options(CLI::App& sub, census_arguments& to) {
+  sub.add_flag("--all-users", to.all_users, "Everybody's processes, not just one's own");
   sub.add_option("--kind", to.kinds, "Only ghosts of this kind; may be repeated")
       ->check(CLI::IsMember({"zombie", "orphan", "duplicate", "stale"}))
       ->type_name("zombie|orphan|duplicate|stale")

@@ -46,7 +46,7 @@ void add_reap(CLI::App& root, invocation& call) {
       "PID and --orphans: takes the census anew and ends only what is a ghost now, by\n"
       "pid, start time and boot, so never a stranger that has got last week's pid; with\n"
       "it all its descendants. Never what audit says to keep, what a service manager\n"
-      "would start again, or this command and those above it.\n"
+      "would start again, another user's, or this command and those above it.\n"
       "--session: the processes of this user that have INSTANCE_GUARD_SESSION=ID in\n"
       "their environment; no service. What has INSTANCE_GUARD_KEEP=1 stays, always.\n\n"
       "Exit code: 0 none is left, 1 some could not be ended, or are no ghosts.\n\n"

@@ -18,11 +18,18 @@ using namespace instance_guard;
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-/// Why this descendant stays; empty: it does not.
-std::string why_kept(const process_table& table, const process_info& row) {
+constexpr const char* of_another_user = "another user's";
+
+/// Why this descendant stays; empty: it does not. `above` manages its parent, which ends: what is of
+/// the same service ends with that.
+std::string why_kept(const process_table& table, const process_info& row, const process_manager& manager,
+                     const process_manager& above) {
   const std::vector<pid_t> kin = own_line();
   if (row.id.pid == 1 || std::find(kin.begin(), kin.end(), row.id.pid) != kin.end())
     return row.id.pid == ::getpid() ? "this command itself" : "this command is below it";
+  if (row.user != ::geteuid()) return of_another_user;
+  if (manager.is_service() && (manager.kind != above.kind || manager.name != above.name))
+    return "a service: " + shown(manager.text());
   read_options markers;
   markers.markers = true;
   std::error_code ec;
@@ -59,6 +66,7 @@ std::string why_not_ended(const ghost& found, const census_entry& entry) {
   const std::vector<pid_t> kin = own_line();
   if (std::find(kin.begin(), kin.end(), entry.process.id.pid) != kin.end())
     return "this command is below it";
+  if (entry.process.user != ::geteuid()) return of_another_user;
   if (found.kind == ghost_kind::zombie)
     return "a zombie has ended already; its parent " + std::to_string(entry.process.parent) +
            " does not reap it";
@@ -70,19 +78,27 @@ std::string why_not_ended(const ghost& found, const census_entry& entry) {
 }
 
 void add_descendants(std::vector<doomed_process>& all, const process_table& table) {
+  const auto index_of = [&](const process_info& row) { return static_cast<std::size_t>(&row - table.begin()); };
+  std::vector<process_manager> managers;  // of all, in the order of the table; only if one is asked for
   for (std::size_t i = 0; i < all.size(); ++i) {
     const doomed_process above = all[i];
     // Children of a pid are its own only while it is the same process.
-    if (!above.kept.empty() || !lives(table, above.who)) continue;
+    const process_info* parent = table.find(above.who);
+    if (!above.kept.empty() || parent == nullptr || parent->ended()) continue;
     for (const process_info& row : table.children_of(above.who.pid)) {
       const bool known = std::any_of(all.begin(), all.end(),
                                      [&](const doomed_process& each) { return each.who == row.id; });
       if (known || row.ended() || row.id.start_time < above.who.start_time) continue;
+      if (managers.empty()) {
+        census_options everybody;
+        everybody.all_users = true;
+        managers = managers_of(table, everybody);
+      }
       doomed_process child;
       child.who = row.id;
       child.command = command_of(row.id.pid);
       child.why = "below pid " + std::to_string(above.who.pid);
-      child.kept = why_kept(table, row);
+      child.kept = why_kept(table, row, managers[index_of(row)], managers[index_of(*parent)]);
       all.push_back(std::move(child));
     }
   }

@@ -24,8 +24,8 @@ std::string why_not_ended(const instance_guard::ghost& found,
                           const instance_guard::census_entry& entry);
 
 /// Adds the descendants that live in `table` of all that are not kept. Never the caller, those
-/// above it, process 1, a service, or what carries INSTANCE_GUARD_KEEP=1: these are added as kept,
-/// and what is below them is left alone.
+/// above it, process 1, another user's, a service, or what carries INSTANCE_GUARD_KEEP=1: these are
+/// added as kept, and what is below them is left alone.
 void add_descendants(std::vector<doomed_process>& all, const instance_guard::process_table& table);
 
 /// SIGTERM and SIGCONT, the grace, SIGKILL, until none is left, also of those that appear
