@@ -25,7 +25,7 @@ inline constexpr std::int64_t second_signal_after = 250'000'000;  // ns
 
 struct exit_state {
   std::atomic<pid_t> owner{0};          ///< the process that installed the handlers
-  std::atomic<int> armed{0};            ///< guards that are complete; 0: a signal just ends the process
+  std::atomic<int> armed{0};            ///< guards that are complete; 0: a signal ends the process at once
   std::atomic<int> graceful{0};         ///< how many of the live cleanups are graceful
   std::atomic<std::int64_t> first_at{0};
   std::atomic<bool> at_exit_registered{false};
@@ -75,6 +75,8 @@ inline void on_signal(int number) noexcept {
       }
     }
     end_everything();
+  } else if (!lock_has_duty()) {
+    end_everything();  // of a guard that is not complete: else its file would say that it was killed
   }
   die_by(number);
 }

@@ -185,6 +185,7 @@ inline attempt_result attempt_lock(lock_attempt& of, lock_change_scope& scope) {
   slot.lock.set(file.held.release(), file.facts);
   slot.directory.set(shared.release(), directory);
   if (socket && sys::fstat(socket.get(), &facts) == 0) slot.socket.set(socket.release(), facts);
+  slot.has_duty.store(!of.record->unswept.empty(), std::memory_order_relaxed);
   of.slot = slot_index(slot);
   end_change(slot, lock_slot::held);
   return attempt_result::taken;

@@ -71,6 +71,7 @@ struct lock_slot {
   std::atomic<int> scope{0};            ///< of the name, lock_scope
   char file_name[80] = {};              ///< NAME.lock in the directory
   char refused_name[80] = {};           ///< NAME.refused
+  std::atomic<bool> has_duty{false};    ///< its record names dead holders whose strays nobody has ended yet
   std::atomic<void*> session{nullptr};  ///< the lock_session of its handle; not for signal handlers
   std::atomic<int> keeper_group{-1};
   std::atomic<bool (*)(int, int) noexcept> keeper_drop{nullptr};
@@ -147,6 +148,15 @@ inline void lock_release_all_unkept() noexcept {
     close_slot_files(slot);
     end_change(slot, lock_slot::free);
   }
+}
+
+/// True if the file of a lock tells the next holder what this one has not done. Async-signal-safe.
+inline bool lock_has_duty() noexcept {
+  for (const lock_slot& slot : lock_slots)
+    if (slot.state.load(std::memory_order_acquire) != lock_slot::free && owned_here(slot) &&
+        slot.has_duty.load(std::memory_order_relaxed))
+      return true;
+  return false;
 }
 
 /// Closes the owner's copies of the locks that this group keeps; the warden's go on holding them.

@@ -65,6 +65,7 @@ inline void single_instance::sweep(pid_lockfile& lock, std::error_code& ec) {
   lock_record changes = lock.record();
   changes.unswept.clear();
   detail::lock_update_record(lock, std::move(changes), ec);
+  detail::slot_of(lock).has_duty.store(false, std::memory_order_relaxed);
 }
 
 inline void single_instance::start(std::string_view name, const single_instance_options& options,
