@@ -17,20 +17,17 @@
 #include <vector>
 
 #include "support/other_user.hpp"
+#include "support/rounds.hpp"
 #include "support/temporary_directory.hpp"
 #include "support/unique_name.hpp"
 #include "support/wait_until.hpp"
 
 using namespace instance_guard;
+using support::rounds;
 
 namespace {
 
 constexpr int contenders = 64;
-
-int rounds(int few, int many) {
-  const char* stress = std::getenv("INSTANCE_GUARD_STRESS");
-  return stress != nullptr && std::string(stress) == "full" ? many : few;
-}
 
 struct outcome {
   std::atomic<int> done{0};
@@ -191,18 +188,18 @@ bool possible(const char* what, bool (*prepare)()) {
 
 TEST_CASE("of 64 starts at once exactly one gets the name, and the others name it") {
   support::temporary_directory directory;
-  rounds_of_contenders(rounds(6, 50), {.directory = directory.path()}, [] { return true; });
+  rounds_of_contenders(rounds(50, 6), {.directory = directory.path()}, [] { return true; });
 }
 
 TEST_CASE("the file lock alone keeps it to one: every contender in its own network namespace") {
   if (!possible("a network namespace", own_network)) return;
   support::temporary_directory directory;
-  rounds_of_contenders(rounds(4, 50), {.directory = directory.path()}, own_network);
+  rounds_of_contenders(rounds(50, 4), {.directory = directory.path()}, own_network);
 }
 
 TEST_CASE("the socket lock alone keeps it to one: every contender with its own /run and /tmp") {
   if (!possible("a mount namespace", own_files)) return;
-  rounds_of_contenders(rounds(6, 50), {}, own_files);
+  rounds_of_contenders(rounds(50, 6), {}, own_files);
 }
 
 TEST_CASE("200 waiters have the name one at a time, and each gets its turn") {
@@ -274,25 +271,25 @@ void fight(const lock_options& base, int turns, const std::function<bool()>& pre
 
 TEST_CASE("16 that take and release without a pause never overlap") {
   support::temporary_directory directory;
-  fight({.directory = directory.path()}, rounds(30, 300), [] { return true; });
+  fight({.directory = directory.path()}, rounds(300, 30), [] { return true; });
 }
 
 TEST_CASE("... nor do they with the file lock alone") {
   if (!possible("a network namespace", own_network)) return;
   support::temporary_directory directory;
-  fight({.directory = directory.path()}, rounds(30, 300), own_network);
+  fight({.directory = directory.path()}, rounds(300, 30), own_network);
 }
 
 TEST_CASE("... nor with the socket lock alone") {
   if (!possible("a mount namespace", own_files)) return;
-  fight({}, rounds(30, 300), own_files);
+  fight({}, rounds(300, 30), own_files);
 }
 
 TEST_CASE("two starts a moment apart never both pass") {
   support::temporary_directory directory;
   const std::string name = support::unique_name("pair");
   board& shared = board::make();
-  for (int round = 0; round < rounds(100, 1000); ++round) {
+  for (int round = 0; round < rounds(1'000, 100); ++round) {
     shared.most = 0;
     shared.holders = 0;
     shared.outcomes[0].taken = shared.outcomes[1].taken = 0;
