@@ -81,6 +81,25 @@ TEST_CASE("other arguments, both in terminals, are no duplicate; the same are a 
   CHECK(result.ghosts[0].level == severity::warning);
 }
 
+TEST_CASE("it is said why the one to keep is kept") {
+  const auto told = [](const census& result) {
+    REQUIRE(result.ghosts.size() == 1);
+    const ghost& found = result.ghosts[0];
+    CHECK(found.processes[0].process.id.pid == paper_host::base + 2);
+    for (const evidence& each : found.proof)
+      if (each.key == "kept_because") return each.value + ": " + found.why;
+    return std::string();
+  };
+  CHECK(told(paper_host().with(bot(1)).with(managed(2)).take()).starts_with("managed: "));
+  draft younger = bot(1), older = bot(2);
+  younger.started = 9'000'000;
+  older.started = 8'000'000;
+  younger.terminal = older.terminal = 34'817;
+  const std::string text = told(paper_host().with(younger).with(older).take());
+  CHECK(text.starts_with("older: "));
+  CHECK(text.find("each by hand, kept is the one that is older; ") != std::string::npos);
+}
+
 TEST_CASE("a declared service is counted: too many, none, enough") {
   census_options options;
   options.services = {{"shiva", "shiva/main\\.py", 1}};

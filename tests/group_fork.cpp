@@ -164,7 +164,7 @@ TEST_CASE("SIGKILL at any moment of starting a group and a child leaves nothing"
       return 0;
     });
     CHECK(owner.line());
-    ::usleep(static_cast<useconds_t>(i * 2654435761u % 3000));
+    ::usleep(static_cast<unsigned>(i) * 2'654'435'761u % 3'000);
     owner.signal(SIGKILL);
     owner.wait();
   }

@@ -83,7 +83,7 @@ TEST_SUITE("directory") {
     CHECK(std::filesystem::file_size(here.locks()) == 4);
   }
   TEST_CASE("one that others can write is refused") {
-    for (const mode_t mode : {0770, 0702, 0777}) {
+    for (const mode_t mode : {mode_t{0770}, mode_t{0702}, mode_t{0777}}) {
       place here;
       ::chmod(here.locks().c_str(), mode);
       check_refused(here, of(errc::unsafe_directory), here.locks() + " can be written by others",
@@ -116,7 +116,7 @@ TEST_SUITE("directory") {
               ::chown(here.locks().c_str(), support::nobody, support::nobody);
               if (!support::become(support::nobody)) return 77;
             }
-            for (const mode_t mode : {0500, 0000}) {
+            for (const mode_t mode : {mode_t{0500}, mode_t{0000}}) {
               ::chmod(here.locks().c_str(), mode);
               std::error_code ec;
               pid_lockfile lock(here.name, here.options(), ec);

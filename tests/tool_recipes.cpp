@@ -9,9 +9,11 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "support/other_user.hpp"
@@ -328,6 +330,35 @@ TEST_CASE("the launchd job is one that launchd can read, and starts the tool wit
   CHECK(line->find("instance-guard run --name shiva --grace 20s -- ") != std::string::npos);
   CHECK(reader.read_line() == "True 10 True True");
   reader.wait();
+}
+
+TEST_CASE("the weekly audit of launchd and of cron: what they run is what they say") {
+  const scene s;
+  program reader = s.start({"python3", "-c",
+                            "import plistlib, sys\n"
+                            "job = plistlib.load(open(sys.argv[1], 'rb'))\n"
+                            "print(' '.join(job['ProgramArguments']))\n"
+                            "print(job['StartCalendarInterval'] == {'Weekday': 0, 'Hour': 3, 'Minute': 0})",
+                            recipes + "/com.knox.ghost-audit.plist"});
+  const auto words = reader.read_line();
+  REQUIRE(words);
+  CHECK(words->find("instance-guard audit --discord --webhook-file ") != std::string::npos);
+  CHECK(reader.read_line() == "True");
+  reader.wait();
+
+  std::string line = contents(recipes + "/ghost-audit.cron");
+  const std::size_t job = line.find("out=$(instance-guard audit");
+  REQUIRE(job != std::string::npos);
+  CHECK(line.find("\n0 3 * * 0 ") != std::string::npos);
+  line = line.substr(job);
+  // Cron mails what is printed: nothing while all is well, the report else.
+  for (const auto& [code, printed] : {std::pair{0, ""}, std::pair{2, "a ghost\n"}}) {
+    std::ofstream(s / "instance-guard") << "#!/bin/sh\n[ $1 = audit ] && echo 'a ghost' && exit " << code << "\n";
+    std::filesystem::permissions(s / "instance-guard", std::filesystem::perms::owner_all);
+    program cron = s.start({"/bin/sh", "-c", "PATH=" + (s / "") + ":$PATH; " + line}, {.merge_err = true});
+    CHECK(cron.read_all() == printed);
+    CHECK(cron.wait()->success());
+  }
 }
 
 TEST_CASE("as process 1 of a container, its entrypoint: reaps everything, passes signals on" *

@@ -41,7 +41,9 @@ TEST_CASE("signals to the tool alone are passed on, each once") {
   const scene s;
   const std::pair<int, const char*> signals[] = {
       {SIGUSR1, "got USR1"}, {SIGUSR2, "got USR2"}, {SIGWINCH, "got WINCH"}, {SIGINT, "got INT"}, {40, "got 40"}};
-  for (const auto& [number, said] : signals) {
+  for (const auto& each : signals) {
+    const int number = each.first;
+    const char* const said = each.second;
     CAPTURE(number);
     auto tool = s.start(run_words({}, {"bash", "-c", listener}));
     REQUIRE(tool.read_until("ready"));

@@ -43,6 +43,7 @@ class paper_host {
     std::string cgroup = {};
     std::vector<process_variable> markers = {};
     std::chrono::seconds age = 5h;
+    std::uint64_t started = 0;  ///< clock ticks; 0: all at once
     process_state state = process_state::sleeping;
     std::uint64_t terminal = 0;
     uid_t user = ::geteuid();
@@ -59,6 +60,7 @@ class paper_host {
     info.user = what.user;
     info.resident_bytes = what.memory;
     info.started_at = now_ - what.age;
+    if (what.started != 0) info.id.start_time = what.started;
     process_details more;
     more.arguments = what.arguments;
     more.executable = {what.executable, 0, 0, false};

@@ -195,6 +195,14 @@ inline std::string_view how_managed(const instance& one, const census_process& o
   return of.manager.kind == manager_kind::agent ? "by an agent" : "by hand";
 }
 
+/// Why the first of a set is the one to keep: the order of judge_set, in words.
+inline std::string_view why_to_keep(const instance& keep, const census_process& kept, const instance& next) {
+  if (keep.rank != next.rank) return how_managed(keep, kept);
+  if (keep.orphan != next.orphan) return "not left over";
+  if (keep.stale != next.stale) return "runs the current code";
+  return "older";
+}
+
 /// One ghost of a set: the first is kept.
 inline void report_duplicate(census_view& view, const instance& keep,
                              const std::vector<instance>& extra, severity level, census& out) {
@@ -230,14 +238,16 @@ inline void report_duplicate(census_view& view, const instance& keep,
                                                          : "same script, same user, ";
   const std::string_view mine = how_managed(keep, kept);
   const std::string_view theirs = how_managed(extra.front(), view.all[extra.front().index]);
+  const std::string_view because = why_to_keep(keep, kept, extra.front());
   if (mine == theirs)
-    one.why += "each " + std::string(mine);
+    one.why += "each " + std::string(mine) + ", kept is the one that " + (because == "older" ? "is " : "") +
+               std::string(because);
   else
     one.why += "one " + std::string(mine) + " and one " + std::string(theirs);
   if (differs) one.why += ", with other arguments";
   one.why +=
       guarded ? "; not each holds the guard" : "; neither holds a guard, so nothing stops both";
-  one.proof = {{"program", kept.program.path}, {"kept_because", std::string(mine)}};
+  one.proof = {{"program", kept.program.path}, {"kept_because", std::string(because)}};
   one.remedy = reap_command(ending);
   if (extra.front().rank == 2)
     one.remedy = "systemctl stop " + pasteable(view.all[extra.front().index].manager.name);

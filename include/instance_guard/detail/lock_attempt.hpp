@@ -149,7 +149,7 @@ inline attempt_result attempt_lock(lock_attempt& of, lock_change_scope& scope) {
   const int bound = take_socket_lock(of, of.without_socket);
   if (bound == -EADDRINUSE) return attempt_result::busy_socket;
   if (bound < -1) {
-    of.fault = system_fault(bound, "socket of the lock", "cannot be made");
+    of.fault = system_fault(bound, of.path, "cannot have its socket");
     return attempt_result::fault;
   }
   file_descriptor socket(bound);
