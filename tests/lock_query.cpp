@@ -243,7 +243,7 @@ TEST_CASE("refused starts are listed with the holder, the last ones, and go when
     CHECK(std::chrono::system_clock::now() - status.refusals[i].at < support::patience);
   }
   std::error_code ec;
-  for (int i = 0; i < 300; ++i) pid_lockfile refused(here.name, here.options(), ec);
+  for (int i = 0; i < 300; ++i) pid_lockfile again(here.name, here.options(), ec);
   CHECK(std::filesystem::file_size(here.directory / (here.name + ".refused")) <= 4096);
   status = here.query();
   CHECK(status.refusals.size() > 50);
