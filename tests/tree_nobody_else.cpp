@@ -81,7 +81,7 @@ TEST_CASE("what the program started by itself ends with it") {
 }
 
 TEST_CASE("innocents survive: group neighbour, stranger, broker and what it starts") {
-  for (const std::string reach : {"spawned", "strays"})
+  for (const std::string reach : {"spawned", "strays", "everything"})
     for (const std::string end : {"return", "term", "kill"}) {
       CAPTURE(reach);
       CAPTURE(end);

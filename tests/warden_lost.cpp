@@ -15,6 +15,7 @@
 #include "support/process_census.hpp"
 #include "support/read_child.hpp"
 #include "support/scene.hpp"
+#include "support/stepped_process.hpp"
 #include "support/unique_name.hpp"
 
 using namespace instance_guard;
@@ -23,6 +24,35 @@ using support::forked;
 using support::scene;
 using support::teller;
 using support::wait_until;
+
+TEST_CASE("verify asks for the warden, too, in two system calls") {
+  const scene s;
+  const std::string name = support::unique_name("verify");
+  ::mkdir((s / "locks").c_str(), 0700);
+  support::stepped_process one([&] {
+    pid_lockfile lock(name, {.directory = s / "locks"});
+    process_group group;
+    group.keep_locked(lock);
+    std::error_code ec;
+    lock.verify(ec);
+    if (ec) return 1;
+    support::stepped_process::mark();
+    lock.verify(ec);
+    support::stepped_process::mark();
+    if (ec) return 2;
+    ::kill(group.warden().pid, SIGKILL);
+    for (int i = 0; i < 1'000 && !ec; ++i) ::usleep(1'000), lock.verify(ec);
+    return ec == errc::warden_lost ? 0 : 3;  // it was asked for
+  });
+  if (!one.possible() || !one.run_to_mark()) {
+    MESSAGE("skipped: no ptrace here");
+    return;
+  }
+  const int before = one.calls();
+  REQUIRE(one.run_to_mark());
+  CHECK(one.calls() - before - 1 == 2);
+  CHECK(one.finish() == 0);
+}
 
 TEST_CASE("a killed warden is noticed, and its children die with it") {
   const scene s;
