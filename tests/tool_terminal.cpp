@@ -1,11 +1,14 @@
 // instance-guard run in a real terminal: all works as without it.
 #include <doctest/doctest.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <fstream>
 #include <string>
 
+#include "support/forked.hpp"
 #include "support/read_child.hpp"
 #include "support/scene.hpp"
 #include "support/terminal.hpp"
@@ -299,4 +302,26 @@ TEST_CASE("the end of the shell that was killed ends a run in its background, bu
   ::kill(t.leader(), SIGKILL);
   CHECK(wait_until([&] { return s.processes().size() == 2; }));
   s.end();
+}
+
+TEST_CASE("the end of the ssh connection that a run without a terminal came through ends it") {
+  const scene s;
+  std::string mark = s.mark();
+  forked server([&](teller) {
+    ::prctl(PR_SET_NAME, "sshd", 0, 0, 0);
+    if (::fork() == 0) {
+      ::setsid();
+      ::setenv("SSH_CONNECTION", "192.0.2.1 50000 192.0.2.2 22", 1);
+      ::putenv(mark.data());
+      const std::string command = run + s.helper() + " setsid ignore sleep >&2";
+      ::execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
+      ::_exit(127);
+    }
+    for (;;) ::pause();
+    return 0;
+  });
+  REQUIRE(wait_until([&] { return s.processes().size() >= 3; }));  // the tool, two helpers
+  server.signal(SIGKILL);
+  server.wait();
+  CHECK(wait_until([&] { return s.empty(); }));
 }

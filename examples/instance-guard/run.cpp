@@ -84,6 +84,8 @@ void die_by(int number, const signal_inbox& inbox) {
 
 int run(const run_settings& settings, const std::vector<std::string>& command) {
   std::error_code ec;
+  // Now: the session may end while a name is waited for.
+  const session_watch session(static_cast<bool>(terminal_keeper()));
   instance_guard::single_instance guard;
   process_group alone(nullptr);
   if (!settings.names.empty()) {
@@ -106,7 +108,7 @@ int run(const run_settings& settings, const std::vector<std::string>& command) {
       return ec == std::errc::no_such_file_or_directory ? exit_not_found : exit_cannot_execute;
     }
     let_go_of_streams();
-    supervisor life(settings, group, inbox, terminal);
+    supervisor life(settings, group, inbox, terminal, session);
     result = life.watch(started);
   }
   terminal.restore(!result.clean);

@@ -42,7 +42,7 @@ supervisor::~supervisor() {
 
 outcome supervisor::watch(instance_guard::child& command) {
   command_ = &command;
-  if (!inbox_.was_ignored(SIGHUP)) session_.emplace(has_terminal_);
+  const bool outlives_session = inbox_.was_ignored(SIGHUP);
   const clock::time_point limit =
       settings_.timeout >= 24h * 36'500 ? clock::time_point::max() : clock::now() + settings_.timeout;
   outcome result;
@@ -51,8 +51,8 @@ outcome supervisor::watch(instance_guard::child& command) {
   while (!status) {
     pollfd entries[4] = {{inbox_.fd(), POLLIN, 0},
                          {command.exit_fd(), POLLIN, 0},
-                         {session_ && !session_ended_ ? session_->leader() : -1, POLLIN, 0},
-                         {session_ && !session_ended_ ? session_->server() : -1, POLLIN, 0}};
+                         {outlives_session || session_ended_ ? -1 : session_.leader(), POLLIN, 0},
+                         {outlives_session || session_ended_ ? -1 : session_.server(), POLLIN, 0}};
     clock::time_point next = timed_out_ ? clock::time_point::max() : limit;
     for (const pending& each : pending_) next = std::min(next, each.due);
     int milliseconds = -1;

@@ -25,8 +25,9 @@ struct outcome {
 class supervisor {
  public:
   supervisor(const run_settings& settings, instance_guard::process_group& group, signal_inbox& inbox,
-             const terminal_keeper& terminal)
-      : settings_(settings), group_(group), inbox_(inbox), has_terminal_(static_cast<bool>(terminal)) {}
+             const terminal_keeper& terminal, const session_watch& session)
+      : settings_(settings), group_(group), inbox_(inbox), session_(session),
+        has_terminal_(static_cast<bool>(terminal)) {}
   ~supervisor();
 
   /// Until the command and everything that it left behind have ended.
@@ -52,11 +53,11 @@ class supervisor {
   const run_settings& settings_;
   instance_guard::process_group& group_;
   signal_inbox& inbox_;
+  const session_watch& session_;
   const bool has_terminal_;
   const bool shares_group_ = ::getpgrp() > 0;  // 0: it is that of another pid namespace
   instance_guard::child* command_ = nullptr;
   std::vector<pending> pending_;
-  std::optional<session_watch> session_;
   bool session_ended_ = false;
   bool timed_out_ = false;
   bool continued_ = false;
