@@ -96,6 +96,9 @@ TEST_CASE("the whole tree of an orphan ends: children, stopped ones, those that 
     const std::size_t before = s.processes().size();
     const tool_result dry = reap(s, at_once({"--orphans", "--dry-run"}));
     if (!expect(dry.code == 0 && dry.says("would end ") && s.processes().size() == before, "a dry run", dry)) return 1;
+    for (const found_process& each : s.processes())
+      if (!expect(dry.says("  " + std::to_string(each.pid) + " "), "each with its pid", dry)) return 4;
+    if (!expect(dry.says("why") && dry.says("orphan: "), "and why", dry)) return 5;
     if (!expect(fits(dry.out), "80 columns", dry)) return 2;
     const tool_result got = reap(s, at_once({"--orphans"}));
     return expect(got.code == 0 && s.empty() && got.says("ended " + std::to_string(before)), "none is left", got) ? 0 : 3;

@@ -130,3 +130,18 @@ TEST_CASE("kill -9 of the tool ends the whole tree") {
     CHECK(wait_until([&] { return s.empty(); }));
   }
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(_LIBCPP_VERSION)
+TEST_CASE("run loads the C library and its loader, and nothing else") {
+  const scene s;
+  // The parent of the command is the warden: a copy of the tool.
+  auto tool = s.start(run_words({}, {"sh", "-c", "sed -n 's/.* \\(\\/.*\\.so.*\\)/\\1/p' /proc/$PPID/maps | sort -u"}));
+  const std::vector<std::string> loaded = lines_of(tool.read_all());
+  CHECK(tool.wait()->success());
+  CHECK(!loaded.empty());
+  for (const std::string& each : loaded) {
+    CAPTURE(each);
+    CHECK((each.find("/libc.so") != std::string::npos || each.find("/ld-") != std::string::npos));
+  }
+}
+#endif

@@ -14,7 +14,7 @@ using namespace support;
 
 namespace {
 
-const std::vector<std::string> subcommands = {"run", "status", "list", "stop", "reap", "doctor"};
+const std::vector<std::string> subcommands = {"run", "status", "list", "stop", "audit", "reap", "doctor"};
 
 bool installed(const std::string& program) {
   for (const char* place : {"/bin/", "/usr/bin/", "/usr/local/bin/"})
