@@ -42,7 +42,7 @@ void stage_open_pane(stage& s) {
 }
 
 void stage_marked(stage& s) {
-  for (const auto& [agent, mark] :
+  for (const auto& each :
        std::map<std::string, std::string>{{"claude", "CLAUDECODE=1"},
                                           {"codex", "CODEX_SANDBOX=seatbelt"},
                                           {"cursor", "CURSOR_AGENT=1"},
@@ -50,10 +50,10 @@ void stage_marked(stage& s) {
                                           {"github", "RUNNER_TRACKING_ID=github_1"},
                                           {"jenkins", "JENKINS_NODE_COOKIE=77"},
                                           {"session", "INSTANCE_GUARD_SESSION=s-12"}})
-    s.start_left([&, &agent = agent, &mark = mark] {
+    s.start_left([&] {
       ::setsid();
-      actor what = pytest(s, "orphan.mark_" + agent, "orphan", s.path("home/knox/foresight"));
-      what.environment = {mark};
+      actor what = pytest(s, "orphan.mark_" + each.first, "orphan", s.path("home/knox/foresight"));
+      what.environment = {each.second};
       s.become(what);
     });
   // Its agent was killed in a pane that is still open.
