@@ -193,6 +193,36 @@ TEST_CASE("an agent's session: kill -- -$AGENT_SESSION_PID misses who has left, 
     CHECK(hook.wait()->code() == 0);
     CHECK(wait_until([&] { return s.empty(); }));
   }
+  SUBCASE("the hooks of Claude Code: marked at the start, ended at the end") {
+    const scene s;
+    canary innocent;
+    const std::string id = unique_name("session");
+    const auto hook = [&](const std::string& event) {
+      std::vector<std::string> environment = with_tool();
+      environment.push_back("CLAUDE_ENV_FILE=" + (s / "env"));
+      program one = s.start({recipes + "/agent_hook"}, {.environment = environment, .merge_err = true});
+      one.write("{\"session_id\":\"" + id + "\",\"hook_event_name\":\"" + event + "\"}");
+      one.in().reset();
+      const std::string said = one.read_all();
+      CHECK(one.wait()->code() == 0);
+      return said;
+    };
+    CHECK(hook("SessionStart").empty());
+    // As the agent runs each command: what is in the file first.
+    program command = s.start({"bash", "-c", ". " + (s / "env") + "; " + s.helper() + " daemon sleep"});
+    REQUIRE(command.read_until("ready"));
+    command.wait();
+    CHECK(hook("SessionEnd").find("ended 1 process") != std::string::npos);
+    CHECK(s.empty());
+    program reader = s.start({"python3", "-c",
+                              "import json, re, sys\n"
+                              "text = open(sys.argv[1]).read()\n"
+                              "hooks = json.loads(re.search('```json\\n(.*?)```', text, re.S).group(1))['hooks']\n"
+                              "print(sorted(hooks), {hooks[each][0]['hooks'][0]['type'] for each in hooks})",
+                              recipes + "/../../docs/recipes.md"});
+    CHECK(reader.read_line() == "['SessionEnd', 'SessionStart'] {'command'}");
+    reader.wait();
+  }
   SUBCASE("the hook without a session, or with another's") {
     const scene s;
     canary innocent;

@@ -3,7 +3,8 @@
 //   for (const lock_status& each : list_locks()) ...      // every name that is not free
 //   query_lock("shiva").holder->process.pid               // who has one
 //
-// Takes nothing and disturbs nobody. Threads: any. Signals: nothing here may be called in a handler.
+// The questions take nothing and disturb nobody; stop_holder() sends signals. Threads: any. Nothing here may be
+// called in a signal handler.
 #pragma once
 
 #include <chrono>
