@@ -262,7 +262,7 @@ TEST_CASE("a process that is not dumpable has its true user") {
 
 TEST_CASE("processes that come and go while it reads are no error") {
   const scene s;
-  support::program runner = s.start(s.words({"cap=20", "runner=2"}));
+  support::program runner = s.start(s.words({"cap=10", "runner=2"}));
   REQUIRE(runner.read_until("ready"));
   const int descriptors = support::open_descriptors();
   for (int i = 0; i < 40; ++i) {
