@@ -59,7 +59,9 @@ inline void gate_after_fork_in_child() noexcept {
   if (the_gate.handing_over.load(std::memory_order_relaxed)) return;
   for (group_slot& slot : group_slots) {
     if (slot.state.load(std::memory_order_relaxed) == group_slot::free) continue;
-    for (warden_link& link : slot.link) link.close();
+    // Without an owner it is just being claimed: its zeros are no descriptors yet.
+    if (slot.owner.load(std::memory_order_acquire) != 0)
+      for (warden_link& link : slot.link) link.close();
     slot.links.store(0, std::memory_order_relaxed);
     slot.enders.store(0, std::memory_order_relaxed);
     slot.owner.store(0, std::memory_order_relaxed);

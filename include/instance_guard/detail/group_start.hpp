@@ -164,11 +164,11 @@ inline int claim_group_slot() noexcept {
   for (group_slot& slot : group_slots) {
     int from = group_slot::free;
     if (!slot.state.compare_exchange_strong(from, group_slot::starting, std::memory_order_acq_rel)) continue;
-    slot.owner.store(platform::sys::getpid(), std::memory_order_relaxed);
+    for (warden_link& link : slot.link) link.clear();
+    slot.owner.store(platform::sys::getpid(), std::memory_order_release);  // from now on a copy may close them
     slot.parent.store(-1, std::memory_order_relaxed);
     slot.pid_namespace.store(platform::pid_namespace_of(platform::sys::getpid()), std::memory_order_relaxed);
     slot.links.store(0, std::memory_order_relaxed);
-    for (warden_link& link : slot.link) link.clear();
     slot.keep_session.store(false, std::memory_order_relaxed);
     slot.inherit_descriptors.store(false, std::memory_order_relaxed);
     slot.mark_entry[0] = '\0';
