@@ -121,6 +121,30 @@ TEST_CASE("terminate ends everything but the program, which goes on") {
   CHECK(s.empty());
 }
 
+TEST_CASE("what the program starts by itself after a terminate() ends with it") {
+  if (!possible()) return;
+  const scene s;
+  for (const bool held : {false, true}) {
+    CAPTURE(held);
+    forked program([&](teller) {
+      process_group group = become();
+      group.terminate();
+      // With a child of the group the warden is told of; without one it hears of nobody.
+      child c;
+      if (held) c = group.spawn(s.words({"exit=0"}));
+      if (held) c.wait();
+      if (!start_by_itself(s, "setsid undying ignore cleared sleep")) return 1;
+      // Its death takes a while: the warden sees its end of the channel closed long before it can reap it.
+      for (int i = 0; i < 4000 && ::dup(STDERR_FILENO) >= 0; ++i) {
+      }
+      ::kill(::getpid(), SIGKILL);
+      return 2;
+    });
+    CHECK(program.wait().signal() == SIGKILL);
+    CHECK(s.empty());
+  }
+}
+
 TEST_CASE("exit statuses, cores and signals are the program's") {
   if (!possible()) return;
   for (const int number : {SIGSEGV, SIGABRT, SIGINT, SIGHUP, SIGKILL, SIGUSR1}) {

@@ -61,6 +61,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void reap(warden_state& warden) noexcept {
       warden.program_code = info.si_code;
       warden.program_status = info.si_status;
       warden.owner_gone = warden.owner_closed = true;
+      warden.end_began = warden.strays_done = false;  // until now it could start others
     }
     wire::ended what;
     what.code = info.si_code;
