@@ -72,6 +72,7 @@ set(instance_guard_headers
   include/instance_guard/detail/start_board.hpp
   include/instance_guard/detail/start_time.hpp
   include/instance_guard/detail/stop_state.hpp
+  include/instance_guard/detail/stray_control_group.hpp
   include/instance_guard/detail/stray_evidence.hpp
   include/instance_guard/detail/stray_mark.hpp
   include/instance_guard/detail/stray_round.hpp
@@ -95,6 +96,7 @@ set(instance_guard_headers
   include/instance_guard/detail/warden_spawn.hpp
   include/instance_guard/detail/warden_start.hpp
   include/instance_guard/detail/warden_state.hpp
+  include/instance_guard/detail/warden_together.hpp
   include/instance_guard/detail/wire.hpp
   include/instance_guard/detail/without_throwing.hpp
   include/instance_guard/error.hpp
@@ -113,6 +115,7 @@ set(instance_guard_headers
   include/instance_guard/platform/posix_calls.hpp
   include/instance_guard/platform/posix_census.hpp
   include/instance_guard/platform/posix_clone.hpp
+  include/instance_guard/platform/posix_control_group.hpp
   include/instance_guard/platform/posix_inspect.hpp
   include/instance_guard/platform/posix_lock.hpp
   include/instance_guard/platform/posix_mark.hpp
@@ -138,6 +141,7 @@ set(instance_guard_headers_linux
   include/instance_guard/platform/linux_calls.hpp
   include/instance_guard/platform/linux_census.hpp
   include/instance_guard/platform/linux_clone.hpp
+  include/instance_guard/platform/linux_control_group.hpp
   include/instance_guard/platform/linux_inspect.hpp
   include/instance_guard/platform/linux_lock.hpp
   include/instance_guard/platform/linux_mark.hpp

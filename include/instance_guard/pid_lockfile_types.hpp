@@ -73,6 +73,8 @@ struct lock_record {
   std::chrono::system_clock::time_point acquired_at = {};
   std::chrono::milliseconds grace{0};  ///< between stop signal and SIGKILL of its children
   std::string mark = {};  ///< what its strays are told by, or empty; see detail/stray_sweep.hpp
+  /// Path of the control group of all that it starts, where one was delegated; else empty (cgroups(7)).
+  std::string control_group = {};
   /// Killed before it, oldest first: a holder that is killed while it ends their strays hands the
   /// duty on to the next.
   std::vector<killed_holder> unswept = {};

@@ -206,7 +206,7 @@ struct survivor {
 enum class containment {
   process_groups,  ///< POSIX alone: what left its session, and lost its parent, can be missed
   subreaper,       ///< the warden adopts what loses its parent: prctl(2), PR_SET_CHILD_SUBREAPER
-  cgroup           ///< as subreaper, and the kernel ends all at once: cgroup.kill
+  cgroup           ///< as subreaper, and the kernel ends all at once: cgroup.kill in a delegated group
 };
 
 /// "process groups", "subreaper", "cgroup".

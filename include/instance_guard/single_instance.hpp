@@ -33,6 +33,7 @@
 #include "detail/everything.hpp"
 #include "detail/owned.hpp"
 #include "detail/refusal_text.hpp"
+#include "detail/stray_control_group.hpp"
 #include "detail/stray_mark.hpp"
 #include "detail/stray_sweep.hpp"
 #include "error.hpp"

@@ -2,11 +2,15 @@
 #pragma once
 
 #include <cerrno>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <system_error>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
+#include <vector>
 
 #include "process_census.hpp"
 #include "wait_until.hpp"
@@ -26,14 +30,21 @@ class [[nodiscard]] service_cgroup {
     }
     std::istringstream groups(detail::contents("/proc/self/cgroup"));
     for (std::string line; !root.empty() && std::getline(groups, line);)
-      if (line.starts_with("0::")) path_ = root + line.substr(3) + "/" + name_;
+      if (line.starts_with("0::")) place_ = (line == "0::/" ? "" : line.substr(3)) + "/" + name_;
+    if (!place_.empty()) path_ = root + place_;
     if (path_.empty() || ::mkdir(path_.c_str(), 0755) != 0) path_.clear();
   }
   service_cgroup(const service_cgroup&) = delete;
   service_cgroup& operator=(const service_cgroup&) = delete;
   /// Whatever is in it must be ending.
   ~service_cgroup() {
-    if (!path_.empty()) wait_until([&] { return ::rmdir(path_.c_str()) == 0 || errno != EBUSY; });
+    if (path_.empty()) return;
+    wait_until([&] {
+      std::error_code ec;
+      for (const auto& each : std::filesystem::directory_iterator(path_, ec))
+        if (each.is_directory(ec)) ::rmdir(each.path().c_str());
+      return ::rmdir(path_.c_str()) == 0 || errno != EBUSY;
+    });
   }
 
   /// False where there are no such groups, or they are not this user's.
@@ -42,9 +53,31 @@ class [[nodiscard]] service_cgroup {
     return (std::ofstream(path_ + "/cgroup.procs") << pid).flush().good();
   }
   const std::string& name() const { return name_; }
+  const std::string& path() const { return path_; }
+  /// As /proc/PID/cgroup tells it.
+  const std::string& place() const { return place_; }
+
+  /// Hands it to a user, as a service manager does with Delegate=yes. False: attributes are not possible here.
+  bool delegate(uid_t user) const {
+    bool owned = true;
+    for (const char* file : {"", "/cgroup.procs", "/cgroup.subtree_control", "/cgroup.threads"})
+      owned = ::chown((path_ + file).c_str(), user, static_cast<gid_t>(user)) == 0 && owned;
+    return owned && ::setxattr(path_.c_str(), "user.delegate", "1", 1, 0) == 0;
+  }
+  /// Moves the caller into it.
+  bool enter() const { return add(0); }
+
+  /// The groups that somebody has made below it.
+  std::vector<std::string> below() const {
+    std::vector<std::string> result;
+    for (const auto& each : std::filesystem::directory_iterator(path_))
+      if (each.is_directory()) result.push_back(each.path().string());
+    return result;
+  }
 
  private:
   std::string name_;
+  std::string place_;
   std::string path_;
 };
 

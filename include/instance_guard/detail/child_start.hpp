@@ -27,6 +27,7 @@ struct spawn_slot {
   int streams[3] = {-1, -1, -1};         ///< descriptors, or wire::stream
   int report = -1;                       ///< where a failure is told
   bool outlives = false;
+  int control_group = -1;                ///< in which it is born; -1: the warden's
   bool no_new_privileges = false;
   sys::signal_bits mask = 0;
   platform::process_attributes attributes = {};

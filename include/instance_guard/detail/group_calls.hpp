@@ -254,6 +254,9 @@ inline void process_group::keep_locked(const pid_lockfile& lock, std::error_code
     lock_record changes = lock.record();
     changes.warden = warden();
     changes.grace = options_.grace;
+    char path[platform::control_group_path_size];
+    const bool together = platform::find_control_group(changes.warden.pid, changes.warden.start_time, path) == 0;
+    changes.control_group = together ? path : "";
     detail::lock_update_record(lock, std::move(changes), ec);
   });
 }

@@ -137,6 +137,8 @@ inline void format_record(const lock_record& record, record_text& out) noexcept 
   to.number(record.executable_inode);
   to.line_end();
   if (!record.mark.empty()) to.field("mark", record.mark, 320);
+  if (!record.control_group.empty() && record.control_group.size() <= 512)
+    to.field("control_group", record.control_group, 3 * 512);
   for (const killed_holder& each : record.unswept) {
     to.text("unswept=");
     for (const std::uint64_t part :
@@ -323,6 +325,8 @@ inline std::optional<lock_record> parse_record(std::string_view text) {
       record.executable_inode = count(right);
     } else if (same(key, "mark")) {
       if (is_mark_text(value)) record.mark = value;
+    } else if (same(key, "control_group")) {
+      record.control_group = unescape(value);
     } else if (same(key, "unswept")) {
       killed_holder killed;
       if (parse_unswept(value, killed) && record.unswept.size() < 8)

@@ -12,6 +12,7 @@
 #include "warden_reap.hpp"
 #include "warden_scan.hpp"
 #include "warden_state.hpp"
+#include "warden_together.hpp"
 
 namespace instance_guard::detail {
 
@@ -92,6 +93,8 @@ INSTANCE_GUARD_NO_SANITIZE inline void look_whether_empty(warden_state& warden) 
 /// Begins to end everything, or shortens an end that has begun.
 INSTANCE_GUARD_NO_SANITIZE inline void begin_ending(warden_state& warden, int64_t grace) noexcept {
   const int64_t now = sys::monotonic_now();
+  // A program below its warden starts others without a word to it: what was found before may be old.
+  warden.changed = true;
   if (grace < 0) grace = warden.grace;
   const int64_t end = grace > INT64_MAX - now ? INT64_MAX : now + grace;
   if (warden.phase == ending::none) {
@@ -104,6 +107,17 @@ INSTANCE_GUARD_NO_SANITIZE inline void begin_ending(warden_state& warden, int64_
   } else if (warden.phase == ending::stopping && end < warden.phase_ends) {
     warden.phase_ends = end;
   }
+}
+
+/// After the grace: from now on SIGKILL. What the kernel can end at once is ended before any look.
+INSTANCE_GUARD_NO_SANITIZE inline void begin_killing_in_time(warden_state& warden) noexcept {
+  const int64_t now = sys::monotonic_now();
+  if (warden.phase != ending::stopping || now < warden.phase_ends) return;
+  warden.phase = ending::killing;
+  warden.kill_began = now;
+  warden.next_round = now;
+  warden.round_pause = 0;
+  end_together(warden);
 }
 
 /// One round of signals. The number of processes that are still there.
@@ -261,12 +275,6 @@ INSTANCE_GUARD_NO_SANITIZE inline void go_on_ending(warden_state& warden) noexce
     return;
   }
   const int64_t now = sys::monotonic_now();
-  if (warden.phase == ending::stopping && now >= warden.phase_ends) {
-    warden.phase = ending::killing;
-    warden.kill_began = now;
-    warden.next_round = now;
-    warden.round_pause = 0;
-  }
   // Who ended may have left orphans, which are children now: look at once.
   if (now < warden.next_round && !(warden.reaped && warden.phase == ending::killing)) return;
   warden.reaped = false;
@@ -278,6 +286,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void go_on_ending(warden_state& warden) noexce
     request.grace = warden.phase_ends > now ? warden.phase_ends - now : 0;
     each.told = wire::send(each.lifeline, &request, sizeof request) >= 0;
   }
+  if (killing && warden.round_pause != 0) end_together(warden);
   signal_round(warden, number, killing ? was_killed : was_stopped);
   if (killing) kill_children_fast(warden);
   if (is_final(warden)) warden.strays_done = stray_round(warden, number);

@@ -119,6 +119,7 @@ INSTANCE_GUARD_NO_SANITIZE inline bool is_over(warden_state& warden) noexcept {
       warden.touch_locks_at = 0;  // the files' date says when: `status` and `list` tell it
       begin_ending(warden, -1);
     }
+    begin_killing_in_time(warden);
     if (is_watched(warden)) look_whether_empty(warden);
     go_on_ending(warden);
     if (warden.empty) {
@@ -133,6 +134,7 @@ INSTANCE_GUARD_NO_SANITIZE inline bool is_over(warden_state& warden) noexcept {
     if (is_over(warden)) break;
   }
   // What the owner may never hear again is in order all the same: it said goodbye, or is dead.
+  platform::remove_control_group(warden.together);
   release_locks(warden, warden.goodbye);
   if (warden.has_program) end_like_program(warden);
   sys::exit_group(0);

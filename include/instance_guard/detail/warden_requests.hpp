@@ -73,6 +73,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_request(warden_state& warden, const 
     if (!from_owner || !fits(sizeof head)) {
       result = !from_owner ? -EPERM : got.full ? -EMFILE : -EINVAL;
     } else if (head.what == wire::kind::spawn) {
+      renew_together(warden);
       take_spawn(warden, got);
       return;
     } else if (head.what == wire::kind::signal && fits(sizeof(wire::signal_request))) {

@@ -10,6 +10,7 @@
 #include <new>
 
 #include "../platform/platform.hpp"
+#include "../process_group_types.hpp"
 #include "child_start.hpp"
 #include "start_time.hpp"
 #include "warden_credentials.hpp"
@@ -192,6 +193,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int fill_slot(warden_state& warden, spawn_slot
   slot.asking = request.thread > 0 ? request.thread : warden.owner;
   slot.mask = request.mask;
   slot.outlives = request.outlives;
+  slot.control_group = request.outlives || warden.together_ended ? -1 : warden.together.directory;
   slot.no_new_privileges = request.no_new_privileges;
   return 0;
 }
@@ -201,11 +203,12 @@ INSTANCE_GUARD_NO_SANITIZE inline int fill_slot(warden_state& warden, spawn_slot
 INSTANCE_GUARD_NO_SANITIZE inline long start_sharing_child(spawn_slot& slot, int value) noexcept {
   if constexpr (!platform::children_may_share_memory) return -ENOSYS;
   platform::clone_request how;
-  how.flags = CLONE_VM | CLONE_CHILD_CLEARTID;
+  how.flags = platform::sharing_flags;
   how.exit_signal = SIGCHLD;
   how.tid = &slot.word->state;
   how.stack = slot.stack;
   how.stack_size = sizeof slot.stack;
+  how.control_group = slot.control_group;
   __atomic_store_n(&slot.word->processor, -1, __ATOMIC_RELAXED);
   __atomic_store_n(&slot.word->state, value, __ATOMIC_RELEASE);
   const long child = platform::clone_call(how, child_main, &slot);
@@ -225,7 +228,13 @@ INSTANCE_GUARD_NO_SANITIZE inline long start_copied_child(spawn_slot& slot) noex
 INSTANCE_GUARD_NO_SANITIZE inline long start_child(warden_state& warden, spawn_slot& slot, int& error) noexcept {
   slot.verdict = undecided;
   if (++warden.last_word == 0) ++warden.last_word;
-  const long child = start_sharing_child(slot, static_cast<int>(warden.last_word));
+  long child = start_sharing_child(slot, static_cast<int>(warden.last_word));
+  if (child < 0 && child != -EAGAIN && child != -ENOMEM && slot.control_group >= 0) {
+    // Somebody has removed it, or it takes no processes any more: the warden is a subreaper all the same.
+    slot.control_group = -1;
+    warden.mechanism = static_cast<uint32_t>(containment::subreaper);
+    child = start_sharing_child(slot, static_cast<int>(warden.last_word));
+  }
   if (child != -ENOSYS || warden.board != nullptr) {
     if (child < 0) return child;
     error = check_owner(warden, slot.asking, slot.attributes);

@@ -11,6 +11,7 @@
 #include "warden_credentials.hpp"
 #include "warden_spawn.hpp"
 #include "warden_state.hpp"
+#include "warden_together.hpp"
 
 namespace instance_guard::detail {
 
@@ -119,6 +120,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int settle(warden_state& warden, int& reader) 
   platform::read_attributes(0, warden.attributes);
   warden.touch_locks_at = sys::monotonic_now() + touch_pause;
   warden.board = new_board(reader);
+  make_together(warden);
   return spare_slot(warden) != nullptr ? 0 : -ENOMEM;
 }
 

@@ -12,6 +12,7 @@
 #include "darwin_places.hpp"  // IWYU pragma: export
 #include "posix_calls.hpp"    // IWYU pragma: export
 #include "posix_clone.hpp"    // IWYU pragma: export
+#include "posix_control_group.hpp"  // IWYU pragma: export
 #include "posix_inspect.hpp"  // IWYU pragma: export
 #include "posix_lock.hpp"     // IWYU pragma: export
 #include "posix_mark.hpp"     // IWYU pragma: export

@@ -3,6 +3,7 @@
 
 #include "linux_calls.hpp"    // IWYU pragma: export
 #include "linux_clone.hpp"    // IWYU pragma: export
+#include "linux_control_group.hpp"  // IWYU pragma: export
 #include "linux_inspect.hpp"  // IWYU pragma: export
 #include "linux_lock.hpp"     // IWYU pragma: export
 #include "linux_mark.hpp"     // IWYU pragma: export

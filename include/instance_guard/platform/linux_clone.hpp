@@ -34,7 +34,14 @@ struct clone_request {
   int* tid = nullptr;         ///< for CLONE_CHILD_SETTID and CLONE_CHILD_CLEARTID
   void* stack = nullptr;      ///< lowest byte of the child's stack
   size_t stack_size = 0;      ///< a multiple of 16
+  int control_group = -1;     ///< directory of the group that the child is born in; -1: the caller's
 };
+
+/// For a child in the caller's memory; the word at `tid` is 0 once it has left that.
+inline constexpr uint64_t sharing_flags = CLONE_VM | CLONE_CHILD_CLEARTID;
+
+/// For a child in the caller's memory that the caller waits for.
+inline constexpr uint64_t brief_flags = CLONE_VM | CLONE_VFORK;
 
 /// For a child in the caller's memory whose parent is the caller's own, and that has none of its signal
 /// handlers: clone3(2). The calling thread sleeps until the child's exec. -EINVAL before Linux 5.5.
@@ -53,6 +60,14 @@ INSTANCE_GUARD_NO_SANITIZE inline long clone_call(const clone_request& request,
   what.child_tid = reinterpret_cast<uintptr_t>(request.tid);
   what.stack = reinterpret_cast<uintptr_t>(request.stack);
   what.stack_size = request.stack_size;
+  if (request.control_group >= 0) {
+#ifdef CLONE_INTO_CGROUP
+    what.flags |= CLONE_INTO_CGROUP;
+    what.cgroup = static_cast<uint64_t>(request.control_group);
+#else
+    return -ENOSYS;
+#endif
+  }
 #if defined(__x86_64__)
   long result;
   // The child starts with all registers of its parent but rax and rsp: it must not touch the

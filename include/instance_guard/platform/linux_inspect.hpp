@@ -11,6 +11,7 @@
 #pragma once
 
 #include "linux_calls.hpp"
+#include "linux_control_group.hpp"
 #include "linux_proc.hpp"
 
 namespace instance_guard::platform {
@@ -215,7 +216,8 @@ INSTANCE_GUARD_NO_SANITIZE inline int view_program(const process_view& view, uin
 }
 
 /// A number for the text of /proc/<pid>/cgroup: the same service, container, session or scope has
-/// the same (cgroups(7)). 0 where the kernel has no cgroups.
+/// the same (cgroups(7)). A group that a warden has made below it counts as the one above. 0 where the
+/// kernel has no cgroups.
 INSTANCE_GUARD_NO_SANITIZE inline int view_control_group(const process_view& view, char* buffer,
                                                          size_t size, uint64_t& out) noexcept {
   char path[64];
@@ -227,11 +229,30 @@ INSTANCE_GUARD_NO_SANITIZE inline int view_control_group(const process_view& vie
   }
   if (file < 0) return file;
   uint64_t hash = 0xcbf29ce484222325U;  // FNV-1a, 64 bits
+  uint64_t above = 0;        // up to the last slash, with it where it is the root
+  size_t matched = 0;        // bytes of the prefix that the part behind it has agreed with
+  bool agrees = false;
+  char before = 0;
+  const auto add = [](uint64_t sum, char c) noexcept {
+    return (sum ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
+  };
   long got = 0;
   while ((got = sys::read(file, buffer, size)) > 0 || got == -EINTR)
     for (long i = 0; i < got; ++i) {
-      hash ^= static_cast<unsigned char>(buffer[i]);
-      hash *= 0x100000001b3U;
+      const char c = buffer[i];
+      if (c == '/') {
+        above = before == ':' ? add(hash, c) : hash;
+        matched = 0;
+        agrees = true;
+      } else if (c == '\n') {
+        if (agrees && matched == sizeof control_group_prefix - 1) hash = above;
+        agrees = false;
+      } else if (matched < sizeof control_group_prefix - 1) {
+        agrees = agrees && c == control_group_prefix[matched];
+        ++matched;
+      }
+      hash = add(hash, c);
+      before = c;
     }
   sys::close(file);
   if (got < 0) return static_cast<int>(got);

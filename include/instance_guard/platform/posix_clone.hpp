@@ -10,6 +10,8 @@ namespace instance_guard::platform {
 
 inline constexpr bool children_may_share_memory = false;
 
+inline constexpr uint64_t sharing_flags = 0;
+inline constexpr uint64_t brief_flags = 0;
 inline constexpr uint64_t sibling_flags = 0;
 
 struct clone_request {
@@ -18,6 +20,7 @@ struct clone_request {
   int* tid = nullptr;
   void* stack = nullptr;
   size_t stack_size = 0;
+  int control_group = -1;
 };
 
 INSTANCE_GUARD_NO_SANITIZE inline long clone_call(const clone_request&, void (*)(void*), void*) noexcept {
