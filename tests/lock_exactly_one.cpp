@@ -5,7 +5,6 @@
 
 #include <sched.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,13 +15,16 @@
 #include <string>
 #include <vector>
 
-#include "support/other_user.hpp"
+#include "support/one_lock_alone.hpp"
 #include "support/rounds.hpp"
 #include "support/temporary_directory.hpp"
 #include "support/unique_name.hpp"
 #include "support/wait_until.hpp"
 
 using namespace instance_guard;
+using support::own_files;
+using support::own_network;
+using support::possible;
 using support::rounds;
 
 namespace {
@@ -162,26 +164,6 @@ void rounds_of_contenders(int count, const lock_options& options,
     CHECK(shared.most == 1);
   }
   shared.drop();
-}
-
-bool own_network() { return ::unshare(CLONE_NEWNET) == 0; }
-
-bool own_files() {
-  return platform::has_socket_lock && ::unshare(CLONE_NEWNS) == 0 &&
-         ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-         ::mount("none", "/run", "tmpfs", 0, "size=1m") == 0 &&
-         ::mount("none", "/tmp", "tmpfs", 0, "size=1m") == 0;
-}
-
-/// Whether this machine lets a test do that; says why not.
-bool possible(const char* what, bool (*prepare)()) {
-  const pid_t pid = ::fork();
-  if (pid == 0) ::_exit(prepare() ? 0 : 1);
-  int status = 1;
-  ::waitpid(pid, &status, 0);
-  if (status != 0)
-    MESSAGE("skipped: " << std::string(what) << " needs root, namespaces and a socket lock");
-  return status == 0;
 }
 
 }  // namespace

@@ -158,8 +158,9 @@ bool act(state& s, std::string_view key, const std::string& value) {
     s.options.ends = reach::strays;
   else if (key == "reach" && value == "everything")
     s.options.ends = reach::everything;
-  else if (key == "guard") {
-    s.guard = single_instance::acquire(value, s.options);
+  else if (key == "guard" || key == "guard-or-exit") {
+    s.guard = key == "guard" ? single_instance::acquire(value, s.options)
+                             : single_instance::acquire_or_exit(value, s.options);
     timespec now{};
     ::clock_gettime(CLOCK_MONOTONIC, &now);
     say("acquired pid=" + std::to_string(::getpid()) +
