@@ -62,6 +62,8 @@ TEST_CASE("killed at any moment of its start, an owner leaves nothing and the na
   std::minstd_rand random(static_cast<unsigned>(::getpid()));
   scene s({INSTANCE_GUARD_TEST_OWNER});
   const std::string name = unique_name("starting");
+  // The grace, and what a warden is given beyond it.
+  const std::string cleanup = "cleanup-wait=" + std::to_string(20 + 10'000);
   for (int round = 0; round < rounds(500, 40); ++round) {
     CAPTURE(round);
     owner o(s, {.arguments = {"grace=20", "wait=20000", "guard=" + name, "child=setsid sleep",
@@ -69,8 +71,9 @@ TEST_CASE("killed at any moment of its start, an owner leaves nothing and the na
     // A start takes some 10 ms: most of these moments are within it.
     ::usleep(static_cast<useconds_t>(random() % 15'000));
     o.process().signal(SIGKILL);
-    o.process().wait();
-    owner next(s, {.arguments = {"wait=20000", "guard=" + name, "wait-line=", "end=return"}});
+    CHECK(o.process().wait());
+    // It does not wait for anybody who lives, and for what a dead one left no longer than it may take.
+    owner next(s, {.arguments = {cleanup, "guard=" + name, "wait-line=", "end=return"}});
     REQUIRE(next.process().read_until("acquired"));
     for (const found_process& each : helpers_of(s)) FAIL_CHECK("overlaps: " << each.what);
     next.go_on();

@@ -62,8 +62,9 @@ inline std::string executable_of(const std::string& task) {
   return size > 0 ? std::string(path, static_cast<std::size_t>(size)) : std::string();
 }
 
-inline bool thread_mentions(const std::string& task, std::string_view token) {
-  return executable_of(task).find(token) != std::string::npos ||
+/// `executable` is what executable_of(task) said: read once, since what ends has none any more.
+inline bool thread_mentions(const std::string& task, const std::string& executable, std::string_view token) {
+  return executable.find(token) != std::string::npos ||
          contents(task + "/environ").find(token) != std::string::npos ||
          contents(task + "/cmdline").find(token) != std::string::npos;
 }
@@ -84,11 +85,11 @@ inline std::vector<found_process> processes_with(std::string_view token) {
       const std::string task = tasks + "/" + std::to_string(thread);
       const char state = detail::state_of(task);
       if (state == '\0' || state == 'Z' || state == 'X') continue;
-      if (!detail::thread_mentions(task, token)) continue;
+      const std::string executable = detail::executable_of(task);
+      if (!detail::thread_mentions(task, executable, token)) continue;
       std::string name = detail::contents(task + "/comm");
       name.erase(std::remove(name.begin(), name.end(), '\n'), name.end());
-      result.push_back({pid, "pid " + std::to_string(pid) + " (" + name + "), state " + state,
-                        detail::executable_of(task)});
+      result.push_back({pid, "pid " + std::to_string(pid) + " (" + name + "), state " + state, executable});
       break;
     }
   }
@@ -131,8 +132,10 @@ inline void end_processes_with(std::string_view token) {
       // Looked at again now that the number can't change hands.
       const std::string tasks = "/proc/" + std::to_string(each.pid) + "/task";
       bool same = false;
-      for (const pid_t thread : detail::numbers_in(tasks))
-        same = same || detail::thread_mentions(tasks + "/" + std::to_string(thread), token);
+      for (const pid_t thread : detail::numbers_in(tasks)) {
+        const std::string task = tasks + "/" + std::to_string(thread);
+        same = same || detail::thread_mentions(task, detail::executable_of(task), token);
+      }
       if (same) ::syscall(SYS_pidfd_send_signal, handle, SIGKILL, nullptr, 0);
       ::close(handle);
     }
