@@ -87,6 +87,11 @@ void stray(state& s, std::string_view how, const std::string& words) {
     pid_t pid = 0;
     if (::posix_spawn(&pid, arguments[0], nullptr, nullptr, arguments.data(), environ) != 0)
       throw std::runtime_error("posix_spawn");
+  } else if (how == "fork-exec") {
+    if (::fork() == 0) {
+      ::execl("/bin/sh", "sh", "-c", ("exec " + line).c_str(), nullptr);
+      ::_exit(127);
+    }
   } else if (how == "fork") {  // without exec; the words are ignored
     if (::fork() == 0) {
       ::alarm(60);
@@ -199,7 +204,10 @@ bool act(state& s, std::string_view key, const std::string& value) {
     ask_broker(value.c_str());
   else if (key == "say")
     say(value);
-  else if (key == "verify") {
+  else if (key == "release") {
+    s.guard->release();
+    say("released");
+  } else if (key == "verify") {
     std::error_code ec;
     s.guard->verify(ec);
     say("verify=" + (ec ? ec.message() : std::string("fine")));

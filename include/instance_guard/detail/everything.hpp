@@ -101,7 +101,7 @@ inline void process_group::start_above(const group_options& options, std::error_
   if (error == 0) error = detail::make_channel(adoptions);
   if (error == 0) error = platform::attest_senders(adoptions[1].get());
   // What may fail is done before there are two processes.
-  if (error == 0) error = platform::adopt_orphans();
+  if (error == 0 && platform::adopt_orphans() < 0) error = -ENOSYS;
   const pid_t before = platform::sys::getpid();
   platform::sys::signal_bits mask = 0;
   platform::sys::set_signal_mask(platform::sys::all_signals, &mask);

@@ -8,6 +8,19 @@
 
 #include "../single_instance.hpp"
 
+namespace instance_guard::detail {
+
+/// Why there is no warden, and what helps.
+inline std::string warden_fault(std::string_view part, std::error_code ec) {
+  std::string text = joined({part, ": ", ec.message()});
+  if (is(ec, std::errc::function_not_supported))
+    text += ": the system refuses what keeps children together, such as PR_SET_CHILD_SUBREAPER"
+            "\n  cure     allow it in the sandbox's filter (instance-guard doctor tries it)";
+  return text;
+}
+
+}  // namespace instance_guard::detail
+
 namespace instance_guard {
 
 /// Takes all of `names` in sorted order, or none; they are appended in the order given.
@@ -78,7 +91,7 @@ inline void single_instance::start(std::string_view name, const single_instance_
   if (options.ends == reach::everything) {
     group_ = detail::become_child_of_warden(options.children, ec);
     if (ec) {
-      explanation_ = detail::joined({"reach::everything: ", ec.message()});
+      explanation_ = detail::warden_fault("reach::everything", ec);
       return;
     }
   }
@@ -101,7 +114,7 @@ inline void single_instance::start(std::string_view name, const single_instance_
   if (options.ends != reach::everything) {
     group_ = process_group(options.children, ec);
     if (ec) {
-      explanation_ = detail::joined({"warden: ", ec.message()});
+      explanation_ = detail::warden_fault("warden", ec);
       return;
     }
   }

@@ -3,7 +3,7 @@
 // A pass over /proc is no snapshot: processes come, go and change parents meanwhile, and a pid may
 // be somebody else's before the pass is over. So nobody is signalled for what the pass saw alone:
 // the pid of a child of the warden can't change hands before the warden reaps it; any other
-// process is read again together with its parent, and held by a pidfd. Runs in the warden.
+// process is read again together with its parent, and held by a descriptor. Runs in the warden.
 #pragma once
 
 #include "../platform/platform.hpp"
@@ -218,13 +218,18 @@ INSTANCE_GUARD_NO_SANITIZE inline bool scan_descendants(warden_state& warden) no
 }
 
 /// Sends a signal to a descendant of the last scan, if its pid is still its own. 0, or a negated
-/// errno: -ESRCH when it is not, -ENOSYS without pidfds: then it waits until its parent is dead
-/// and the warden has adopted it.
+/// errno: -ESRCH when it is not, -ENOSYS where no descriptor can stand for it: then it waits until
+/// its parent is dead and the warden has adopted it.
 INSTANCE_GUARD_NO_SANITIZE inline int signal_scanned(warden_state& warden, const scanned& entry,
                                                      int number) noexcept {
   if (entry.parent == warden.self) return sys::kill(entry.pid, number);
-  const int held = sys::pidfd_open(entry.pid);
-  if (held < 0) return held == -ESRCH ? -ESRCH : -ENOSYS;
+  int held = sys::pidfd_open(entry.pid);
+  if (held == -ESRCH) return held;
+  if (held < 0) {  // before Linux 5.3, or refused by a filter: its directory does as well
+    char path[64];
+    held = sys::open(platform::proc_path(path, entry.pid, ""), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (held < 0) return held == -ENOENT ? -ESRCH : -ENOSYS;
+  }
   int result = -ESRCH;
   platform::process_stat facts;
   if (platform::read_process_stat(entry.pid, facts) == 0 && facts.start_time == entry.start_time)
