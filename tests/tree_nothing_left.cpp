@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "support/owner.hpp"
+#include "support/rounds.hpp"
 #include "support/scene.hpp"
 #include "support/unique_name.hpp"
 
@@ -34,7 +35,9 @@ struct wanted {
   std::string reach = {};  // empty: a bare process_group, without a name
   bool as_nobody = false;
   std::vector<std::string> children = stubborn_children();
-  std::string prefix = "child=";  // how they are started
+  std::vector<std::string> copies = {};        // forked, and never executed
+  std::vector<std::string> ways = {"child="};  // how they are started, one after the other ...
+  std::size_t first = 0;                       // ... from this one on
 };
 
 void check_nothing_is_left(const wanted& w) {
@@ -42,25 +45,31 @@ void check_nothing_is_left(const wanted& w) {
   CAPTURE(w.reach);
   scene s({INSTANCE_GUARD_TEST_OWNER});
   const std::string name = unique_name("tree");
-  owner_options options{.ready = w.children.size(), .as_nobody = w.as_nobody};
+  const std::size_t count = w.children.size() + w.copies.size();
+  owner_options options{.ready = count, .as_nobody = w.as_nobody};
   options.arguments = {"grace=150"};
   if (w.reach.empty())
     options.arguments.push_back("group=");
   else
     options.arguments.insert(options.arguments.end(), {"reach=" + w.reach, "guard=" + name});
-  for (const std::string& each : w.children) options.arguments.push_back(w.prefix + each);
+  for (std::size_t i = 0; i < w.children.size(); ++i)
+    options.arguments.push_back(w.ways[(i + w.first) % w.ways.size()] + w.children[i]);
+  for (const std::string& each : w.copies) options.arguments.push_back("stray.fork=" + each);
   options.arguments.push_back("wait-line=");
   options.arguments.push_back(std::string("end=") + w.end.how);
 
   owner o(s, options);
   REQUIRE(o.complete());
-  CHECK(helpers_of(s).size() >= w.children.size());
+  CHECK(s.processes().size() >= count + 1);
   o.go_on();
 
   const auto status = o.process().wait();
   REQUIRE(status);
   CHECK(status->code() == w.end.code);
   CHECK(status->signal() == w.end.signal);
+  // What was started is then the warden of everything: its end is the end of all of them.
+  if (w.reach == "everything")
+    for (const found_process& each : s.processes()) FAIL_CHECK("outlived its warden: " << each.what);
 
   if (!w.reach.empty()) CHECK(next_instance_is_alone(s, name, w.as_nobody));
   CHECK(wait_until([&] { return s.empty(); }));
@@ -87,8 +96,19 @@ TEST_CASE("a child that writes into whatever descriptor it has harms nobody") {
 }
 
 TEST_CASE("with reach::everything it does not matter who started a child, and how") {
-  for (const ending& each : endings)
-    check_nothing_is_left({.end = each, .reach = "everything", .prefix = "stray.spawn="});
+  const std::vector<std::string> ways = {"stray.spawn=", "stray.system=", "stray.popen=", "stray.fork-exec=",
+                                         "stray.setsid=", "child="};
+  std::size_t shift = 0;
+  for (const ending& each : endings) {
+    // In full: each kind of child, in each way, for each end. Else the ways take turns.
+    for (int round = 0; round < rounds(6, 1); ++round)
+      check_nothing_is_left({.end = each,
+                             .reach = "everything",
+                             .copies = {"", "setsid ignore", "daemon ignore", "daemon", "stopped"},
+                             .ways = ways,
+                             .first = shift + static_cast<std::size_t>(round)});
+    ++shift;
+  }
 }
 
 TEST_CASE("a wide and a deep tree end like a small one") {

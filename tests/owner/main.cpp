@@ -70,6 +70,23 @@ void spawn(state& s, std::string_view words, const spawn_options& options = {}) 
     throw std::runtime_error("neither guard nor group");
 }
 
+/// What a forked copy does that never executes: "setsid", "ignore", "stopped", "daemon", or just stays.
+[[noreturn]] void behave_as_copy(const std::string& words) {
+  ::alarm(60);
+  ::prctl(PR_SET_NAME, "stray", 0, 0, 0);
+  for (const std::string& each : split(words)) {
+    if (each == "setsid") ::setsid();
+    if (each == "daemon" && (::fork() != 0 || ::setsid() < 0 || ::fork() != 0)) ::_exit(0);
+    if (each == "ignore")
+      for (int number = 1; number <= SIGRTMAX; ++number)
+        if (number != SIGALRM) std::signal(number, SIG_IGN);
+  }
+  ::alarm(60);  // a child does not inherit it
+  say("ready pid=" + std::to_string(::getpid()) + " end=fork");
+  if (words.ends_with("stopped")) ::raise(SIGSTOP);
+  for (;;) ::pause();
+}
+
 /// A child that the program starts by itself, as a library might.
 void stray(state& s, std::string_view how, const std::string& words) {
   const std::string line = s.helper + " " + words;
@@ -92,14 +109,8 @@ void stray(state& s, std::string_view how, const std::string& words) {
       ::execl("/bin/sh", "sh", "-c", ("exec " + line).c_str(), nullptr);
       ::_exit(127);
     }
-  } else if (how == "fork") {  // without exec; the words are ignored
-    if (::fork() == 0) {
-      ::alarm(60);
-      ::prctl(PR_SET_NAME, "stray", 0, 0, 0);
-      ::setsid();
-      say("ready pid=" + std::to_string(::getpid()) + " end=fork");
-      for (;;) ::pause();
-    }
+  } else if (how == "fork") {  // without exec: a copy of this program, with all that it has
+    if (::fork() == 0) behave_as_copy(words);
   } else {
     throw std::runtime_error("unknown way");
   }
