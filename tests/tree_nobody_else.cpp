@@ -2,8 +2,10 @@
 #include <doctest/doctest.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <string>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <vector>
 
 #include "support/owner.hpp"
@@ -52,6 +54,52 @@ struct innocents {
   /// The service has its client's environment, and would count as left behind there.
   ~innocents() { end(); }
   void end() const { place.end(); }
+};
+
+/// A tmux server that was there before, with a pane; where there is no tmux, nothing.
+class panes {
+ public:
+  explicit panes(const scene& place) : place_(place) {
+    if (!installed()) {
+      MESSAGE("without tmux, which is not installed");
+      return;
+    }
+    REQUIRE(ask({"new-session", "-d", pane()}));
+    REQUIRE(wait_until([&] { return pids().size() == 2; }));
+  }
+  static bool installed() { return ::access("/usr/bin/tmux", X_OK) == 0; }
+
+  /// What opens a pane in it, in the environment of whoever does; a shell's words.
+  std::string open_in_own_environment() const {
+    return "exec tmux -S " + socket() + " new-window -d -e " + mark + "=\"$" + mark + "\" '" + pane() + "'";
+  }
+  /// The server, and what runs in its panes.
+  std::vector<pid_t> pids() const {
+    std::vector<pid_t> result;
+    std::string text;
+    if (!installed() || !ask({"list-panes", "-a", "-F", "#{pid} #{pane_pid}"}, &text)) return result;
+    for (std::size_t at = 0, end = 0; (end = text.find('\n', at)) != text.npos; at = end + 1) {
+      const std::string line = text.substr(at, end - at);
+      if (result.empty()) result.push_back(std::atoi(line.c_str()));
+      result.push_back(std::atoi(line.c_str() + line.find(' ')));
+    }
+    return result;
+  }
+
+ private:
+  static constexpr const char* mark = "INSTANCE_GUARD_MARK";
+  std::string socket() const { return place_ / "tmux"; }
+  std::string pane() const { return "exec " + place_.helper() + " sleep"; }
+  bool ask(std::vector<std::string> words, std::string* answer = nullptr) const {
+    words.insert(words.begin(), {"tmux", "-S", socket(), "-f", "/dev/null"});
+    program client = place_.start(words, {.environment = {"TMUX=", "TERM=xterm"}});
+    const std::string said = client.read_all();
+    if (answer != nullptr) *answer = said;
+    const auto status = client.wait();
+    return status && status->code() == 0;
+  }
+
+  const scene& place_;
 };
 
 const std::vector<std::string> every_stray = {
@@ -149,27 +197,49 @@ TEST_CASE("a child that is meant to stay stays, and only that one") {
   }
 }
 
-TEST_CASE("every signal that is sent goes to a descendant of the owner") {
+TEST_CASE("every signal that is sent goes to a descendant of the owner, and to none that is to stay") {
   if (!have_strace()) return;
-  for (const std::string end : {"return", "kill"}) {
+  for (const std::string end : {"return", "term", "kill"}) {
     CAPTURE(end);
     innocents bystanders;
+    const panes open(bystanders.place);
     scene s({INSTANCE_GUARD_TEST_OWNER});
+    const pid_t group = bystanders.neighbour_pid;
     owner_options options{
-        .arguments = {"grace=150", "reach=strays", "guard=" + unique_name("signals"),
+        .arguments = {"grace=150", "reach=strays", "guard=" + unique_name("signals"), "warden=",
+                      "outlives=daemon slow-term=0", "keep=daemon witness=" + s / "w",
                       "child=setsid ignore sleep", "child=daemon sleep"},
-        .ready = 2 + every_stray.size(),
-        .before = with_signal_log(s / "log", {})};
+        .ready = 4 + every_stray.size(),
+        .before = with_signal_log(s / "log", {}),
+        .before_exec = [group] { return ::setpgid(0, group) == 0; }};
     options.arguments.insert(options.arguments.end(), every_stray.begin(), every_stray.end());
+    if (panes::installed()) options.arguments.push_back("shell=" + open.open_in_own_environment());
     options.arguments.insert(options.arguments.end(),
                              {"broker=" + bystanders.fifo, "wait-line=", "end=" + end});
     owner o(s, options);
     REQUIRE(o.complete());
-    bystanders.expect_service();
+    bystanders.expect_service();  // the last thing that it asks for
+
+    std::vector<pid_t> staying = open.pids();
+    if (panes::installed()) CHECK(staying.size() == 3);
+    staying.insert(staying.end(), {bystanders.stranger.pid(), bystanders.neighbour_pid, bystanders.broker_pid,
+                                   bystanders.service_pid, o.ready("slow-term"), o.ready("witness")});
+    std::vector<pid_t> groups;
+    for (const pid_t each : staying) groups.push_back(::getpgid(each));
+
+    const pid_t warden = o.warden();
+    REQUIRE(alive(warden));
     o.go_on();
+    REQUIRE(wait_until([&] { return !alive(warden); }));
+    for (const pid_t each : staying) {
+      CAPTURE(each);
+      CHECK(each > 0);
+      CHECK(alive(each));
+    }
+    for (const char* kept : {"slow-term", "witness"}) ::kill(o.ready(kept), SIGKILL);
     REQUIRE(o.process().wait());  // strace ends with the last process that it follows
     const signal_log log = read_signal_log(s / "log");
-    CHECK(log.sent.size() >= o.ready().size());
+    CHECK(log.sent.size() >= o.ready().size() - 2);
     for (const sent_signal& each : log.sent) {
       CAPTURE(each.from);
       CAPTURE(each.to);
@@ -177,6 +247,8 @@ TEST_CASE("every signal that is sent goes to a descendant of the owner") {
       CHECK(each.to != 0);
       CHECK(each.to != -1);
       CHECK(log.is_own(each.to < 0 ? -each.to : each.to));
+      for (const pid_t stays : staying) CHECK(each.to != stays);
+      for (const pid_t stays : groups) CHECK(each.to != -stays);
     }
     bystanders.check_alive();
     bystanders.end();

@@ -211,7 +211,9 @@ bool act(state& s, std::string_view key, const std::string& value) {
         result.ended.str());
   } else if (key == "delay")
     ::usleep(static_cast<useconds_t>(std::stoi(value) * 1000));
-  else if (key == "broker")
+  else if (key == "shell") {  // and waits for it
+    if (std::system(value.c_str()) != 0) throw std::runtime_error("shell");
+  } else if (key == "broker")
     ask_broker(value.c_str());
   else if (key == "say")
     say(value);
