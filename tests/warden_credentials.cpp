@@ -10,11 +10,13 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <cstring>
 #include <instance_guard/process_group.hpp>
+#include <instance_guard/single_instance.hpp>
 #include <string>
 #include <thread>
 
@@ -145,35 +147,110 @@ TEST_CASE("no_new_privs and seccomp of the owner hold for its children") {
   CHECK(owner.wait().success());
 }
 
-TEST_CASE("an owner in another root or namespace gets its children there") {
+namespace {
+
+std::string own_namespace(const std::string& name) {
+  char text[64] = {};
+  return ::readlink(("/proc/self/ns/" + name).c_str(), text, sizeof text - 1) > 0 ? std::string(text) : std::string();
+}
+
+/// What an owner changes, the namespace that its children are then in, and where a child sees it.
+struct change_of_place {
+  int flag;
+  const char* of_children;
+  const char* of_child;
+};
+
+constexpr int new_time = 0x80;  // CLONE_NEWTIME, which older headers lack
+
+constexpr change_of_place changes_of_place[] = {
+    {CLONE_NEWNET, "net", "net"},    {CLONE_NEWUTS, "uts", "uts"},
+    {CLONE_NEWIPC, "ipc", "ipc"},    {CLONE_NEWNS, "mnt", "mnt"},
+    {CLONE_NEWUSER, "user", "user"}, {CLONE_NEWPID, "pid_for_children", "pid"},
+    {CLONE_NEWCGROUP, "cgroup", "cgroup"}, {new_time, "time_for_children", "time"}};
+
+/// An owner that has a group, changes its place and starts a child: there, or not at all. What is said of it.
+std::string where_a_child_is(const change_of_place& change, uid_t user) {
+  forked owner([&](teller test) {
+    if (user != 0 && !support::become(user)) return 1;
+    process_group group({.grace = 200ms});
+    const std::string before = own_namespace(change.of_children);
+    if (::unshare(change.flag) != 0) {
+      test.say("cannot");
+      return 0;
+    }
+    const std::string now = own_namespace(change.of_children);
+    std::error_code ec;
+    child c = group.spawn({"readlink", std::string("/proc/self/ns/") + change.of_child}, {.out = stdio::pipe()}, ec);
+    if (ec) {
+      test.say("refused: " + ec.message());
+      return 0;
+    }
+    const std::string seen = support::read_line(c.out());
+    if (now == before) test.say("not changed");
+    test.say(seen == now ? "there" : "in " + seen + ", owner in " + now + ", before in " + before);
+    if (!group.terminate(ec).proven_empty) test.say("not empty: " + ec.message());
+    return 0;
+  });
+  const std::string said = owner.line().value_or("nothing");
+  if (said == "cannot")
+    MESSAGE("skipped: this user can't have such a namespace here: " << std::string(change.of_child));
+  CHECK(owner.line().value_or("no more") == "no more");
+  CHECK(owner.wait().success());
+  return said;
+}
+
+}  // namespace
+
+TEST_CASE("an owner in another namespace gets its children there, or none") {
+  const std::string refused = "refused: " + make_error_code(errc::credentials_changed).message();
+  if (support::is_root())
+    for (const change_of_place& each : changes_of_place) {
+      const std::string said = where_a_child_is(each, 0);
+      CAPTURE(std::string(each.of_child));
+      // A warden there would be the namespace's init.
+      if (said != "cannot") CHECK(said == (each.flag == CLONE_NEWPID ? refused : "there"));
+    }
+  // An ordinary user is root within: no child may be where it was before, which is not. Where the kernel
+  // lets nobody look at the owner any more, there is none.
+  const std::string said = where_a_child_is(changes_of_place[4], support::is_root() ? support::nobody : 0);
+  CAPTURE(said);
+  CHECK((said == "there" || said == refused || said == "cannot"));
+}
+
+TEST_CASE("an owner whose children are to be in another pid namespace can still fork, and is told at once") {
+  if (!support::is_root()) return;
+  forked owner([&](teller test) {
+    process_group before({.grace = 200ms});
+    if (::unshare(CLONE_NEWPID) != 0) return 0;
+    std::error_code ec;
+    before.spawn({"true"}, ec);
+    if (ec != errc::credentials_changed) test.say("spawn: " + ec.message());
+    process_group fresh({}, ec);
+    if (ec != errc::credentials_changed) test.say("group: " + ec.message());
+    process_group above = detail::become_child_of_warden({}, ec);
+    if (ec != errc::credentials_changed && ec != errc::threads_running) test.say("everything: " + ec.message());
+    // Its own first fork is init there, the next one a process of that namespace.
+    const pid_t init = ::fork();
+    if (init == 0) {
+      for (;;) ::pause();
+    }
+    const pid_t next = ::fork();
+    if (next == 0) ::_exit(0);
+    if (init < 0 || next < 0) test.say("can't fork");
+    if (init > 0) ::kill(init, SIGKILL);
+    for (const pid_t each : {next, init})  // an init ends after everybody else
+      if (each > 0) ::waitpid(each, nullptr, 0);
+    if (!before.terminate(ec).proven_empty) test.say("not empty: " + ec.message());
+    return 0;
+  });
+  CHECK(owner.line().value_or("nothing") == "nothing");
+  CHECK(owner.wait().success());
+}
+
+TEST_CASE("an owner in another root gets its children there") {
   if (!support::is_root()) return;
   const scene s;
-  const auto own_namespace = [](const char* name) {
-    char text[64] = {};
-    return ::readlink((std::string("/proc/self/ns/") + name).c_str(), text, sizeof text - 1) > 0
-               ? std::string(text)
-               : std::string();
-  };
-  for (const int flag : {CLONE_NEWNET, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWNS}) {
-    const char* name = flag == CLONE_NEWNET   ? "net"
-                       : flag == CLONE_NEWUTS ? "uts"
-                       : flag == CLONE_NEWIPC ? "ipc"
-                                              : "mnt";
-    CAPTURE(name);
-    forked owner([&](teller test) {
-      process_group group;
-      const std::string before = own_namespace(name);
-      if (::unshare(flag) != 0) return 0;
-      child c =
-          group.spawn({"readlink", std::string("/proc/self/ns/") + name}, {.out = stdio::pipe()});
-      const std::string seen = support::read_line(c.out());
-      if (seen != own_namespace(name) || seen == before)
-        test.say("in " + seen + ", owner in " + own_namespace(name));
-      return 0;
-    });
-    CHECK(owner.line() == std::nullopt);
-    CHECK(owner.wait().success());
-  }
   forked owner([&](teller test) {
     process_group group;
     if (::chroot((s / ".").c_str()) != 0 || ::chdir("/") != 0) return 0;

@@ -162,7 +162,8 @@ class [[nodiscard]] process_group {
   /// stream; argument_list_too_long, too_many_files_open, resource_unavailable_try_again;
   /// invalid_argument (no program, a NUL); operation_canceled while the group is being ended;
   /// warden_lost, also for a stopped one: the child is not started later either;
-  /// credentials_changed if the caller gave up rights too often (eight times).
+  /// credentials_changed if the caller gave up rights too often (eight times), or can't be looked at
+  /// any more, or has unshared its pid namespace.
   child spawn(const std::vector<std::string>& arguments, const spawn_options& options,
               std::error_code& ec) noexcept;
   child spawn(const std::vector<std::string>& arguments, std::error_code& ec) noexcept {

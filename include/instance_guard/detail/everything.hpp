@@ -69,12 +69,17 @@ inline void rewrite_pid_variables(pid_t before, pid_t now) {
 
 /// Returns in a child of the caller, which has become the warden of everything that the child will
 /// ever start. To be called before the process has threads, groups or locks, with signal handlers
-/// not yet installed. Errors: threads_running; those of starting a group.
+/// not yet installed. Errors: threads_running; credentials_changed where a child would be in another pid namespace;
+/// those of starting a group.
 inline process_group become_child_of_warden(const group_options& options, std::error_code& ec) noexcept {
   ec.clear();
   process_group result(nullptr);
   if (!platform::has_one_thread()) {
     ec = errc::threads_running;
+    return result;
+  }
+  if (!platform::forks_into_own_pid_namespace()) {
+    ec = errc::credentials_changed;
     return result;
   }
   without_throwing(ec, [&] { result.start_above(options, ec); });

@@ -104,6 +104,7 @@ inline void publish_link(group_slot& slot) noexcept { slot.links.fetch_add(1, st
 /// or nobody else knows the slot yet. 0, or a negated errno.
 inline int start_link(group_slot& slot) noexcept {
   if (slot.links.load(std::memory_order_relaxed) == max_links) return -EKEYREJECTED;
+  if (!platform::forks_into_own_pid_namespace()) return -EKEYREJECTED;  // the warden would be init there
   int result = register_fork_gate();
   if (result < 0) return result;
   const gate_pass pass;

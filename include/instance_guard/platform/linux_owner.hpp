@@ -163,6 +163,23 @@ INSTANCE_GUARD_NO_SANITIZE inline int read_places(int directory, const process_r
   return 0;
 }
 
+/// False if what the caller forks would be in another pid namespace than itself, after unshare(2) or setns(2). The
+/// first one there is its init: with it the namespace would end, and the caller could fork nobody any more.
+INSTANCE_GUARD_NO_SANITIZE inline bool forks_into_own_pid_namespace() noexcept {
+  constexpr const char* children = "/proc/thread-self/ns/pid_for_children";
+  char own[64], other[64];
+  const long size = sys::readlinkat(AT_FDCWD, "/proc/thread-self/ns/pid", own, sizeof own);
+  const long size_of_other = sys::readlinkat(AT_FDCWD, children, other, sizeof other);
+  if (size_of_other == -ENOENT) {
+    struct stat facts;  // there, but of nothing yet: of a namespace that has no init
+    return sys::fstatat(AT_FDCWD, children, &facts, AT_SYMLINK_NOFOLLOW) != 0;
+  }
+  if (size < 0 || size_of_other < 0) return true;  // no such /proc: nothing is known
+  for (long i = 0; i < size; ++i)
+    if (size != size_of_other || own[i] != other[i]) return false;
+  return true;
+}
+
 /// True if both may do the same, as far as their status files show.
 INSTANCE_GUARD_NO_SANITIZE inline bool same_rights(const process_rights& a,
                                                    const process_rights& b) noexcept {

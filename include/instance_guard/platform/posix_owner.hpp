@@ -33,6 +33,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int read_status(int, process_rights&, mode_t&,
   return -ENOSYS;
 }
 INSTANCE_GUARD_NO_SANITIZE inline int read_places(int, const process_rights&, process_rights&) noexcept { return -ENOSYS; }
+INSTANCE_GUARD_NO_SANITIZE inline bool forks_into_own_pid_namespace() noexcept { return true; }
 INSTANCE_GUARD_NO_SANITIZE inline bool same_rights(const process_rights&, const process_rights&) noexcept {
   return true;
 }
