@@ -106,6 +106,7 @@ const std::vector<std::string> every_stray = {
     "stray.system=sleep",       "stray.setsid=sleep",
     "stray.popen=sleep",        "stray.spawn=sleep",
     "stray.spawn=daemon sleep", "stray.spawn=setsid ignore sleep",
+    "stray.popen=daemon3 sleep",
     "stray.spawn=stopped",      "stray.spawn=daemon undying renamed closed sleep"};
 
 }  // namespace

@@ -104,7 +104,7 @@ TEST_CASE("with reach::everything it does not matter who started a child, and ho
     for (int round = 0; round < rounds(6, 1); ++round)
       check_nothing_is_left({.end = each,
                              .reach = "everything",
-                             .copies = {"", "setsid ignore", "daemon ignore", "daemon", "stopped"},
+                             .copies = {"", "setsid ignore", "daemon ignore", "daemon3", "stopped"},
                              .ways = ways,
                              .first = shift + static_cast<std::size_t>(round)});
     ++shift;

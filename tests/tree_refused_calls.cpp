@@ -134,7 +134,7 @@ TEST_CASE("a guard keeps its promise with a system call refused, whatever its re
       }
 }
 
-TEST_CASE("children that a program started by itself end before it goes on without its guard, with pidfds refused too") {
+TEST_CASE("a program that goes on without its guard has no child left, also where pidfds are refused") {
   for (const int error : {ENOSYS, EPERM}) {
     scene s({INSTANCE_GUARD_TEST_OWNER});
     owner o(s, {.arguments = {"grace=150", "reach=everything", "guard=" + unique_name("denied"),

@@ -30,6 +30,7 @@ constexpr entry table[] = {
     {"pgrp", pgrp, "leads a process group of its own"},
     {"setsid", new_session, "a child in a session of its own goes on; the parent stays"},
     {"daemon", daemonized, "double fork with setsid; both parents exit"},
+    {"daemon3", daemon_of_libc, "daemon(3), in its streams"},
     {"fork", forked, "a child goes on; the parent stays"},
     {"leave", left, "a child goes on; the parent exits 0"},
     {"chain", chain, "=N  N children deep, the last goes on; the others stay"},

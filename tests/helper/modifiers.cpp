@@ -64,6 +64,12 @@ void daemonized(const char*, words after) {
   proceed(after);
 }
 
+void daemon_of_libc(const char*, words after) {
+  if (daemon(0, 1) != 0) _exit(71);
+  start_timer();  // a child does not inherit it
+  proceed(after);
+}
+
 void chain(const char* value, words after) {
   for (long depth = number(value); depth > 0; --depth)
     if (fork_capped() != 0) rest();

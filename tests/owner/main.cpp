@@ -70,12 +70,13 @@ void spawn(state& s, std::string_view words, const spawn_options& options = {}) 
     throw std::runtime_error("neither guard nor group");
 }
 
-/// What a forked copy does that never executes: "setsid", "ignore", "stopped", "daemon", or just stays.
+/// What a forked copy does that never executes: "setsid", "ignore", "stopped", "daemon", "daemon3", or just stays.
 [[noreturn]] void behave_as_copy(const std::string& words) {
   ::alarm(60);
   ::prctl(PR_SET_NAME, "stray", 0, 0, 0);
   for (const std::string& each : split(words)) {
     if (each == "setsid") ::setsid();
+    if (each == "daemon3" && ::daemon(0, 1) != 0) ::_exit(71);
     if (each == "daemon" && (::fork() != 0 || ::setsid() < 0 || ::fork() != 0)) ::_exit(0);
     if (each == "ignore")
       for (int number = 1; number <= SIGRTMAX; ++number)
@@ -196,7 +197,14 @@ bool act(state& s, std::string_view key, const std::string& value) {
     s.group.emplace(s.options.children);
   else if (key == "child")
     spawn(s, value);
-  else if (key == "outlives")
+  else if (key == "try-child") {
+    std::error_code ec;
+    s.children.push_back(s.guard->spawn(command(s, value), ec));
+    say(ec ? "no child: " + ec.message() : "child");
+  } else if (key == "daemon3") {  // what goes on is a copy
+    if (::daemon(0, 1) != 0) throw std::runtime_error("daemon");
+    say("daemon pid=" + std::to_string(::getpid()));
+  } else if (key == "outlives")
     spawn(s, value, {.outlives = true});
   else if (key == "keep")
     spawn(s, value, {.environment = {"INSTANCE_GUARD_KEEP=1"}});

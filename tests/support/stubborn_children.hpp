@@ -12,6 +12,7 @@ inline const std::vector<std::string>& stubborn_children() {
       "sleep",
       "setsid sleep",
       "daemon sleep",
+      "daemon3 sleep",
       "ignore sleep",
       "block handle sleep",
       "stopped",
