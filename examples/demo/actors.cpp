@@ -95,6 +95,8 @@ int terminal(const std::vector<std::string>& arguments) {
   if (screen < 0 || grantpt(screen) != 0 || unlockpt(screen) != 0) return 125;
   const char* line = ptsname(screen);
   if (line == nullptr) return 125;
+  std::printf("terminal %s\n", line);
+  std::fflush(stdout);
   const pid_t program = fork();
   if (program < 0) return 125;
   if (program == 0) {

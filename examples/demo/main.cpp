@@ -22,6 +22,15 @@ namespace {
 
 const char* yes_no(bool value) { return value ? "yes" : "no"; }
 
+/// True if a refusal says that the holder was started from exactly this place.
+bool says_from(const std::string& text, const std::string& place) {
+  const std::string words = "from " + place;
+  const std::size_t at = text.find(words);
+  if (place.empty() || at == std::string::npos) return false;
+  const std::size_t end = at + words.size();  // "/dev/pts/1" is no beginning of "/dev/pts/12"
+  return end == text.size() || std::string("\r\n:, ").find(text[end]) != std::string::npos;
+}
+
 struct director {
   stage_directory place;
   report log;
@@ -47,7 +56,7 @@ struct director {
 
   /// The same bot from another terminal, in another environment.
   void refused_in_terminal(const std::string& title, const std::string& as, const std::string& what,
-                           const std::string& holder) {
+                           const std::string& holder, const std::string& from) {
     const std::string other = stage("other-home");
     auto shell = start({"terminal", own_path(), "bot", stage("guarded"), as, wallet, "alone"},
                        {"HOME=" + other, "TMPDIR=" + other, "XDG_RUNTIME_DIR=" + other});
@@ -56,9 +65,11 @@ struct director {
     log.line(title + ": " + status.str());
     log.quote(text);
     log.check(what + ": refused", "exit 75", "exit " + std::to_string(status.code()));
-    log.check(what + ": names the holder", "yes", yes_no(text.find("pid " + holder) != std::string::npos));
-    log.check(what + ": says since when", "yes", yes_no(text.find("for ") != std::string::npos));
-    log.check(what + ": says where it was started", "yes", yes_no(text.find("started") != std::string::npos));
+    log.check(what + ": names the holder", "yes", yes_no(text.find("pid " + holder + " on ") != std::string::npos));
+    const std::size_t age = text.find(", for ");
+    log.check(what + ": says since when", "yes",
+              yes_no(age != std::string::npos && text.find_first_of("0123456789", age) == age + 6));
+    log.check(what + ": says where it was started", "yes", yes_no(says_from(text, from)));
   }
 
   void with_guard() {
@@ -71,8 +82,10 @@ struct director {
     log.line("the service manager starts the bot: pid " + pid + " trades");
     log.check("the managed bot runs", "yes", yes_no(!trading.empty()));
 
-    refused_in_terminal("a forgotten terminal starts it again", name, "second start", pid);
-    refused_in_terminal("another bot, the same wallet", name + "-other", "same wallet", pid);
+    const auto held = ig::query_lock(name);
+    const std::string from = held.holder ? held.holder->started_from : "";
+    refused_in_terminal("a forgotten terminal starts it again", name, "second start", pid, from);
+    refused_in_terminal("another bot, the same wallet", name + "-other", "same wallet", pid, from);
 
     const auto session = wait_for_runner(here, "session");
     const auto library = wait_for_runner(here, "library");
@@ -105,6 +118,32 @@ struct director {
     log.check("the name afterwards", "free",
               ig::query_lock(name).state == ig::lock_state::free ? "free" : "taken");
     log.line("systemctl stop: the bot ends, its name is free, its file is gone");
+  }
+
+  /// The incident inside out: the forgotten copy has the name, and the service manager's is refused.
+  void other_way_round() {
+    log.scene("The other way round");
+    auto shell = start({"terminal", own_path(), "bot", stage("by-hand"), name, wallet, "alone"});
+    reader words(shell.out().get());
+    const std::string terminal = words.wait_for("terminal ", 5s);
+    const int pid = std::atoi(words.wait_for("trading pid=", 5s).c_str());
+    log.line("somebody starts the bot by hand on " + terminal + ": pid " + std::to_string(pid) + " trades");
+    auto managed = start({"bot", stage("managed"), name, wallet, "alone"});
+    const std::string text = reader(managed.out().get()).all(10s);
+    const ig::exit_status status = managed.wait();
+    log.line("the service manager starts it: " + status.str());
+    log.quote(text);
+    log.check("after one by hand: refused", "exit 75", "exit " + std::to_string(status.code()));
+    log.check("after one by hand: names the holder", "yes",
+              yes_no(text.find("pid " + std::to_string(pid) + ",") != std::string::npos));
+    // Under tmux or ssh that is said before the terminal.
+    const std::size_t at = text.find("from ");
+    const std::size_t line = text.find("terminal ", at);
+    log.check("after one by hand: names its terminal", "yes",
+              yes_no(at != std::string::npos && line != std::string::npos &&
+                     says_from("from " + text.substr(line), "terminal " + terminal)));
+    if (pid > 0) ig::process_handle::open(ig::process_identity::of(pid)).signal(SIGTERM);
+    log.check("a stop ends that one too", "exit 143", "exit " + std::to_string(shell.wait().code()));
   }
 
   void without_guard() {
@@ -141,10 +180,13 @@ struct director {
 
 int direct() {
   director scene;
+  const long long start = now();
   scene.with_guard();
+  scene.other_way_round();
   scene.without_guard();
   const bool good = scene.log.table();
-  std::printf("\n%s\n", good ? "All as expected." : "NOT as expected.");
+  std::printf("\n%s It took %.1f s of the 15 s that it may take.\n", good ? "All as expected." : "NOT as expected.",
+              static_cast<double>(now() - start) / 1e9);
   return good ? 0 : 1;
 }
 
