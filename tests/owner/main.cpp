@@ -225,7 +225,23 @@ bool act(state& s, std::string_view key, const std::string& value) {
     ask_broker(value.c_str());
   else if (key == "say")
     say(value);
-  else if (key == "release") {
+  else if (key == "block-signals") {
+    sigset_t all;
+    ::sigfillset(&all);
+    ::sigprocmask(SIG_BLOCK, &all, nullptr);
+  } else if (key == "tell-signals") {  // one line for each that arrives, but SIGCONT, until SIGTERM
+    sigset_t wanted;
+    ::sigfillset(&wanted);
+    ::sigdelset(&wanted, SIGCONT);
+    const int file = ::open(value.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    say("telling");
+    for (int number = 0; number != SIGTERM;) {
+      number = ::sigwaitinfo(&wanted, nullptr);
+      const std::string text = std::to_string(number) + "\n";
+      if (number > 0 && ::write(file, text.data(), text.size()) < 0) throw std::runtime_error("tell-signals");
+    }
+    ::close(file);
+  } else if (key == "release") {
     s.guard->release();
     say("released");
   } else if (key == "verify") {

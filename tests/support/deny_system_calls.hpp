@@ -46,11 +46,11 @@ inline bool deny_system_calls(std::initializer_list<long> numbers, int error) {
   return detail::install(std::move(filter));
 }
 
-/// As above, for one call with one value of its first argument: prctl(PR_SET_CHILD_SUBREAPER).
-inline bool deny_system_call_with(long number, unsigned first_argument, int error) {
+/// As above, for one call with one value of its first argument, or a later one: prctl(PR_SET_CHILD_SUBREAPER).
+inline bool deny_system_call_with(long number, unsigned value, int error, std::size_t argument = 0) {
   return detail::install(
       {detail::load(offsetof(seccomp_data, nr)), detail::if_equal(static_cast<unsigned>(number), 3),
-       detail::load(offsetof(seccomp_data, args)), detail::if_equal(first_argument, 1),
+       detail::load(offsetof(seccomp_data, args) + argument * sizeof(__u64)), detail::if_equal(value, 1),
        detail::answer(SECCOMP_RET_ERRNO | static_cast<unsigned>(error)),
        detail::answer(SECCOMP_RET_ALLOW)});
 }

@@ -63,10 +63,13 @@ inline std::string refusal_text(std::string_view name, std::error_code why,
   const std::string pid = std::to_string(record.process.pid);
   const std::string from = printable(record.started_from);
   const std::string left = cleaning ? left_over_text(record) : std::string();
+  const auto replaced = code_replaced_at(record);
   if (!terminal) {
+    std::string since;
+    if (replaced) since = joined({", its code was replaced ", age_since(*replaced, ""), " ago"});
     return joined({name, ": ", cleaning ? "still cleaning up" : "already running", ": pid ", pid,
                    ", for ", age_since(record.acquired_at, ""), ", started from ", from,
-                   record.version.empty() ? "" : ", ", printable(record.version),
+                   record.version.empty() ? "" : ", ", printable(record.version), since,
                    left.empty() ? "" : ", left: ", left, ": exit ", code,
                    "\n"});
   }
@@ -88,7 +91,7 @@ inline std::string refusal_text(std::string_view name, std::error_code why,
     text += joined({"  version  ", printable(record.version), differs ? ", yours is " : "",
                     differs ? own_version : "", "\n"});
   }
-  if (const auto replaced = code_replaced_at(record))
+  if (replaced)
     text += joined({"  code     REPLACED ", age_since(*replaced),
                     " ago: it runs what is no longer on disk\n"});
   std::string stop = stop_command(record);

@@ -43,6 +43,14 @@ INSTANCE_GUARD_NO_SANITIZE inline void wake_stopped_owner(warden_state& warden) 
   sys::pidfd_send_signal(warden.owner_process, SIGCONT);
 }
 
+/// True if the kernel sends this signal to the warden alone, as the leader of a session whose terminal has hung up;
+/// what it sends otherwise, the program has been sent as well.
+INSTANCE_GUARD_NO_SANITIZE inline bool is_told_to_leader(const warden_state& warden, int number) noexcept {
+  platform::process_stat facts;
+  return (number == SIGHUP || number == SIGCONT) && platform::read_process_stat(warden.self, facts) == 0 &&
+         facts.session == warden.self;
+}
+
 /// Takes the signals that have arrived.
 INSTANCE_GUARD_NO_SANITIZE inline void hear_signals(warden_state& warden) noexcept {
   platform::taken_signal taken;
@@ -60,7 +68,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void hear_signals(warden_state& warden) noexce
       const int stopped = warden.program > 0 ? platform::has_stopped(warden.program) : 0;
       if (stopped == SIGTSTP || stopped == SIGTTIN || stopped == SIGTTOU) sys::kill(warden.self, SIGSTOP);
     } else if (warden.program > 0) {
-      if (!taken.from_kernel) sys::kill(warden.program, taken.number);
+      if (!taken.from_kernel || is_told_to_leader(warden, taken.number)) sys::kill(warden.program, taken.number);
     } else if (asks_to_end && warden.phase != ending::none &&
                sys::monotonic_now() - warden.phase_began > again_after) {
       begin_ending(warden, 0);  // the program is gone; whoever still asks wants no more grace
