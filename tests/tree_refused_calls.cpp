@@ -12,6 +12,7 @@
 
 #include "support/deny_system_calls.hpp"
 #include "support/owner.hpp"
+#include "support/rounds.hpp"
 #include "support/scene.hpp"
 #include "support/unique_name.hpp"
 
@@ -111,6 +112,9 @@ TEST_CASE("a guard keeps its promise with a system call refused, whatever its re
     for (const std::string reach : {"spawned", "strays", "everything"})
       for (const std::string end : {"return", "kill"}) {
         if (!each.fallback) continue;
+        // Nobody may signal the program's own children there before it has gone: it takes the grace and 10 s.
+        const bool slow = each.what.starts_with("pidfd_send_signal") && reach == "everything" && end == "return";
+        if (slow && rounds(1, 0) == 0) continue;
         CAPTURE(each.what);
         CAPTURE(reach);
         CAPTURE(end);
