@@ -115,6 +115,7 @@ class lock_acquisition {
       session_.generation = lock_slots[one.slot].generation.load(std::memory_order_relaxed);
     }
     fault_ = std::move(one.fault);
+    unwritten_ = one.found.size == 0;
     found_ = parse_record(one.found.view());
     // Whoever owns the file may have written anything: it can't speak for processes of others.
     if (found_ && found_->uid != one.found.user) found_->mark.clear(), found_->warden = {};
@@ -155,9 +156,13 @@ class lock_acquisition {
   }
 
   /// Who it is when no record tells: a holder between taking the lock and writing its record, one
-  /// that can't write it, or one whose file is another. False: look again, for 100 ms at most.
+  /// that can't write it, or one whose file is another. False: look again, for 100 ms at most;
+  /// for half a second where the file is empty and nobody can be asked: its holder waits for a busy processor.
   bool find_out(attempt_result result, holder_state& state) {
-    if (!unknown_until_.is_set()) unknown_until_ = deadline(std::chrono::milliseconds(100));
+    if (!unknown_until_.is_set()) {
+      unknown_until_ = deadline(std::chrono::milliseconds(100));
+      unwritten_until_ = deadline(std::chrono::milliseconds(500));
+    }
     const bool patient = !unknown_until_.passed();
     if (patient && result == attempt_result::busy_file) {
       platform::sys::sleep_for(ms_in_ns);
@@ -167,7 +172,8 @@ class lock_acquisition {
     // This process does not have it, or busy_here had said so: a child that was forked just before
     // the last release has not run its handlers yet.
     if (listener.record && listener.record->process.pid == platform::sys::getpid()) listener = {};
-    if (patient && listener.state == listener_state::none) {
+    const bool unwritten = result == attempt_result::busy_file && unwritten_ && !unwritten_until_.passed();
+    if ((patient || unwritten) && listener.state == listener_state::none) {
       platform::sys::sleep_for(ms_in_ns);
       return false;
     }
@@ -231,9 +237,11 @@ class lock_acquisition {
   deadline live_until_;
   deadline cleaning_until_ = {};
   deadline unknown_until_ = {};
+  deadline unwritten_until_ = {};
   lock_waiter waiter_;
   std::optional<lock_record> found_ = {};
   lock_fault fault_ = {};
+  bool unwritten_ = false;  ///< the file that was found has nothing in it
   bool described_ = false;
   bool killed_warden_ = false;
   bool replaced_ = false;
