@@ -97,6 +97,7 @@ set(instance_guard_headers
   include/instance_guard/detail/warden_start.hpp
   include/instance_guard/detail/warden_state.hpp
   include/instance_guard/detail/warden_together.hpp
+  include/instance_guard/detail/warden_told.hpp
   include/instance_guard/detail/wire.hpp
   include/instance_guard/detail/without_throwing.hpp
   include/instance_guard/error.hpp

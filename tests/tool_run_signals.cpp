@@ -3,11 +3,16 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <functional>
 #include <string>
+#include <vector>
 
 #include "support/read_child.hpp"
 #include "support/scene.hpp"
+#include "support/service_cgroup.hpp"
 #include "support/tool.hpp"
+#include "support/unique_name.hpp"
 
 using namespace support;
 
@@ -34,6 +39,62 @@ pid_t command_of(const program& tool) {
     for (const pid_t command : children_of(warden)) return command;
   return 0;
 }
+
+/// A service of the test's, which is its manager: a command and one of its children in a session of its own.
+struct service {
+  scene s;
+  service_cgroup group{unique_name("service")};
+  program tool;
+
+  explicit service(const std::vector<std::string>& options = {})
+      : tool(s.start(with_session(run_words(options, {"bash", "-c", two})), in_group())) {
+    std::vector<std::string> ready = {tool.read_line().value_or(""), tool.read_line().value_or("")};
+    std::sort(ready.begin(), ready.end());
+    REQUIRE(ready == std::vector<std::string>{"inner ready", "outer ready"});
+  }
+  pid_t warden() const {
+    const std::vector<pid_t> all = children_of(tool.pid());
+    return all.size() == 1 ? all.front() : 0;
+  }
+  /// The tool first, as systemd does, then whoever is in its cgroup; if that can't be, whoever there is.
+  std::vector<pid_t> members() const {
+    std::vector<pid_t> result = {tool.pid()};
+    const auto add = [&](pid_t pid) { if (pid != tool.pid()) result.push_back(pid); };
+    if (group.possible()) for (const pid_t pid : group.members()) add(pid);
+    else for (const found_process& each : s.processes()) add(each.pid);
+    return result;
+  }
+  /// Everything that both have heard when nothing is left of them, sorted.
+  std::vector<std::string> heard() {
+    std::vector<std::string> lines = lines_of(tool.read_all());
+    std::sort(lines.begin(), lines.end());
+    return lines;
+  }
+
+ private:
+  /// Logs what it gets and does not end; what it starts is told by the shell's name.
+  inline static const std::string one =
+      "for s in TERM CONT HUP; do trap \"echo $0 got $s\" $s; done; echo $0 ready; while :; do sleep 0.02; done";
+  inline static const std::string two = "export one='" + one + "'; setsid bash -c \"$one\" inner & exec bash -c \"$one\" outer";
+
+  static std::vector<std::string> with_session(std::vector<std::string> words) {
+    words.insert(words.begin(), "setsid");
+    return words;
+  }
+  start_options in_group() {
+    start_options options;
+    if (group.possible()) options.before_exec = [this] { return group.add(::getpid()); };
+    return options;
+  }
+};
+
+/// As systemd's KillMode=control-group.
+void stop_all(const std::vector<pid_t>& members) {
+  for (const int number : {SIGTERM, SIGCONT})
+    for (const pid_t pid : members) ::kill(pid, number);
+}
+
+const std::vector<std::string> each_once = {"inner got TERM", "outer got TERM"};
 
 }  // namespace
 
@@ -88,4 +149,75 @@ TEST_CASE("a stopped command goes on when the tool is sent SIGCONT") {
   CHECK(wait_until([&] { return state() == 'S'; }));
   tool.signal(SIGTERM);
   CHECK(tool.wait().value_or(no_status).code() == 128 + SIGTERM);
+}
+
+TEST_CASE("a stop that a service manager sends to every process arrives once, and the grace begins") {
+  service unit({"--grace", "300ms"});
+  const std::vector<pid_t> members = unit.members();
+  CHECK(members.size() >= 4);
+  stop_all(members);
+  const std::vector<std::string> heard = unit.heard();  // until the grace was over
+  CHECK(heard == std::vector<std::string>{"inner got CONT", "inner got TERM", "outer got CONT", "outer got TERM"});
+  CHECK(unit.tool.wait().value_or(no_status).code() == 128 + SIGKILL);
+}
+
+TEST_CASE("a stop that a service manager sends to the tool alone arrives once at each") {
+  service unit({"--grace", "300ms"});
+  unit.tool.signal(SIGTERM);  // KillMode=mixed
+  std::vector<std::string> heard = unit.heard();
+  std::erase_if(heard, [](const std::string& line) { return line.ends_with("CONT"); });
+  CHECK(heard == each_once);
+  CHECK(unit.tool.wait().value_or(no_status).code() == 128 + SIGKILL);
+}
+
+TEST_CASE("a stop that is another than the manager's is still sent") {
+  service unit({"--grace", "300ms", "--stop-signal", "HUP"});
+  stop_all(unit.members());
+  std::vector<std::string> heard = unit.heard();
+  std::erase_if(heard, [](const std::string& line) { return line.ends_with("CONT"); });
+  CHECK(heard == std::vector<std::string>{"inner got HUP", "inner got TERM", "outer got HUP", "outer got TERM"});
+}
+
+TEST_CASE("who meets the tool and its warden by their names has not told the command") {
+  service unit({"--grace", "300ms"});
+  REQUIRE(unit.warden() > 0);
+  // From beside the tool, as pkill from its shell.
+  const std::string both = std::to_string(unit.tool.pid()) + " " + std::to_string(unit.warden());
+  auto stranger = unit.s.start({"bash", "-c", "kill " + both});
+  CHECK(stranger.wait().value_or(no_status).code() == 0);
+  std::vector<std::string> heard = unit.heard();
+  std::erase_if(heard, [](const std::string& line) { return line.ends_with("CONT"); });
+  CHECK(heard == each_once);
+}
+
+TEST_CASE("a process in another cgroup than the service's is told to stop") {
+  service unit({"--grace", "300ms"});
+  const service_cgroup other(unique_name("other"));
+  if (!other.possible() || !unit.group.possible()) {
+    MESSAGE("skipped: needs cgroups of version 2 that this user can make");
+    return;
+  }
+  const pid_t command = command_of(unit.tool);
+  REQUIRE(other.add(command));
+  stop_all(unit.members());
+  std::vector<std::string> heard = unit.heard();
+  std::erase_if(heard, [](const std::string& line) { return line.ends_with("CONT"); });
+  CHECK(heard == each_once);
+}
+
+TEST_CASE("a second signal to the tool alone, right after one to all, is passed on") {
+  const scene s;
+  auto tool = s.start(run_words({}, {"bash", "-c", listener}));
+  REQUIRE(tool.read_until("ready"));
+  const pid_t command = command_of(tool);
+  const std::vector<pid_t> wardens = children_of(tool.pid());
+  REQUIRE(wardens.size() == 1);
+  for (const pid_t pid : {tool.pid(), wardens.front(), command}) ::kill(pid, SIGUSR1);
+  CHECK(tool.read_line() == "got USR1");
+  tool.signal(40);
+  CHECK(tool.read_line() == "got 40");  // the first has been dealt with
+  tool.signal(SIGUSR1);
+  CHECK(tool.read_line() == "got USR1");
+  CHECK(heard(tool, command).empty());
+  CHECK(tool.wait().value_or(no_status).code() == 0);
 }

@@ -18,6 +18,9 @@ namespace {
 
 /// A signal is passed on after this: whoever sent it to all has then done so.
 constexpr auto together = 5ms;
+/// The stop of a service takes longer: the manager reads the list of its processes first. The warden
+/// then knows who has had it.
+constexpr auto stop_together = 20ms;
 /// Service managers and terminals deliver a stop twice; what comes this much later is meant.
 constexpr auto again = 250ms;
 
@@ -108,7 +111,7 @@ void supervisor::hear(const arrival& what) {
     case SIGTERM:
     case SIGHUP:
       if (ending()) force();
-      else begin_ending();
+      else begin_ending(what.number == settings_.stop_signal && !what.from_kernel ? stop_together : 0ms);
       return;
     case SIGINT:
     case SIGQUIT:
@@ -174,10 +177,11 @@ void supervisor::follow_stop() {
   if (number == SIGTSTP && has_terminal_) pending_.push_back({SIGCONT, clock::now()});
 }
 
-void supervisor::begin_ending() {
+void supervisor::begin_ending(std::chrono::milliseconds delay) {
   if (ending()) return;
   ending_began_ = clock::now();
-  ender_ = std::thread([this] {
+  ender_ = std::thread([this, delay] {
+    std::this_thread::sleep_for(delay);
     std::error_code ignored;
     group_.terminate(settings_.grace, ignored);
     ended_ = true;

@@ -39,7 +39,7 @@ class supervisor {
   void hear(const arrival& what);
   void send_due();
   void follow_stop();
-  void begin_ending();
+  void begin_ending(std::chrono::milliseconds delay = {});
   void force();
   bool ending() const noexcept { return ender_.joinable(); }
   bool sent_to_all(const arrival& what) const;

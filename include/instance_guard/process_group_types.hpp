@@ -168,6 +168,9 @@ struct group_options {
   bool no_new_privileges = false;
   /// The warden, and so the children, stay in the owner's session and keep its terminal; the
   /// warden in a process group of its own, with all signals blocked. Not for nested groups.
+  /// A stop_signal that a supervisor of the owner (a process above it, in another session) has just
+  /// sent to every process of their cgroup, the warden too, is not sent once more when terminate()
+  /// follows within 250 ms.
   bool keep_session = false;
   /// Children inherit, besides 0, 1 and 2, what execve(2) would have passed on when the group was
   /// made: at most 64 descriptors. The warden keeps them open. Not for nested groups.

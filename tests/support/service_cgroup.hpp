@@ -52,6 +52,13 @@ class [[nodiscard]] service_cgroup {
   bool add(pid_t pid) const {
     return (std::ofstream(path_ + "/cgroup.procs") << pid).flush().good();
   }
+  /// Who is in it now.
+  std::vector<pid_t> members() const {
+    std::vector<pid_t> result;
+    std::ifstream list(path_ + "/cgroup.procs");
+    for (pid_t pid = 0; list >> pid;) result.push_back(pid);
+    return result;
+  }
   const std::string& name() const { return name_; }
   const std::string& path() const { return path_; }
   /// As /proc/PID/cgroup tells it.

@@ -13,6 +13,7 @@
 #include "warden_scan.hpp"
 #include "warden_state.hpp"
 #include "warden_together.hpp"
+#include "warden_told.hpp"
 
 namespace instance_guard::detail {
 
@@ -148,8 +149,9 @@ INSTANCE_GUARD_NO_SANITIZE inline uint32_t signal_round(warden_state& warden, in
     // In uninterruptible sleep, and not known whether it is to be spared: when in doubt, don't.
     if ((each.flags & is_looked_at) == 0) continue;
     if (!killing && (each.flags & done) != 0) continue;
-    each.refused = static_cast<int16_t>(signal_scanned(warden, each, number));
-    if (!killing) signal_scanned(warden, each, SIGCONT);
+    const bool told = !killing && was_told_to_stop(warden, each);
+    if (!told) each.refused = static_cast<int16_t>(signal_scanned(warden, each, number));
+    if (!killing && (!told || each.state == 'T')) signal_scanned(warden, each, SIGCONT);
     each.flags |= done;
   }
   return left;

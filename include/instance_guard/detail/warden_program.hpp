@@ -8,18 +8,9 @@
 #include "../platform/platform.hpp"
 #include "warden_kill.hpp"
 #include "warden_state.hpp"
+#include "warden_told.hpp"
 
 namespace instance_guard::detail {
-
-/// A second signal counts as one of its own after this; see exit_path.hpp.
-inline constexpr int64_t again_after = 250 * millisecond;
-
-/// True if a signal that the owner was sent, and now passes on to a child in its process group, was
-/// sent to the warden too: then its sender told every process that it knows of.
-INSTANCE_GUARD_NO_SANITIZE inline bool was_told_as_well(const warden_state& warden, int number) noexcept {
-  const int64_t at = number > 0 && number < 65 ? warden.heard_at[number] : 0;
-  return at != 0 && sys::monotonic_now() - at < again_after;
-}
 
 /// Tells the owner which of the children in its own process group have stopped.
 INSTANCE_GUARD_NO_SANITIZE inline void tell_stops(const warden_state& warden) noexcept {
@@ -55,8 +46,7 @@ INSTANCE_GUARD_NO_SANITIZE inline bool is_told_to_leader(const warden_state& war
 INSTANCE_GUARD_NO_SANITIZE inline void hear_signals(warden_state& warden) noexcept {
   platform::taken_signal taken;
   if (warden.keep_session) {
-    while (platform::take_signal_from(warden.signals, taken))
-      if (taken.number > 0 && taken.number < 65) warden.heard_at[taken.number] = sys::monotonic_now();
+    while (platform::take_signal_from(warden.signals, taken)) note_heard(warden, taken);
     return;
   }
   if (!warden.has_program) return platform::drain_signals(warden.signals);

@@ -20,8 +20,10 @@ INSTANCE_GUARD_NO_SANITIZE inline int take_signal(warden_state& warden, const wi
   for (const warden_child& each : warden.children) {
     if (each.token != request.token) continue;
     if (each.shares_group) {
+      // The warden was sent it too? Then its sender told every process that it knows of.
+      warden_heard last;
       hear_signals(warden);
-      return was_told_as_well(warden, request.number) ? 0 : sys::kill(each.pid, request.number);
+      return take_heard(warden, request.number, last) ? 0 : sys::kill(each.pid, request.number);
     }
     // Not reaped yet, so neither its pid nor the number of its group can be anybody else's.
     const int sent = sys::kill(-each.pid, request.number);
@@ -81,6 +83,8 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_request(warden_state& warden, const 
     } else if (head.what == wire::kind::terminate && fits(sizeof(wire::terminate_request))) {
       kept = take_waiter(warden, head.what, channel);
       result = -ENOMEM;
+      hear_signals(warden);
+      if (kept && warden.phase == ending::none) note_who_was_told(warden);
       if (kept) begin_ending(warden, reinterpret_cast<const wire::terminate_request*>(message)->grace);
     } else if (head.what == wire::kind::wait_idle || head.what == wire::kind::look_idle) {
       kept = take_waiter(warden, head.what, channel);

@@ -67,6 +67,13 @@ struct warden_lock {
   char refused[80] = {};     ///< unlinked with it
 };
 
+/// A signal that was sent to the warden; see warden_told.hpp.
+struct warden_heard {
+  int64_t at = 0;            ///< monotonic; 0: none
+  uint64_t clock = 0;        ///< the same, as process_stat::start_time counts
+  pid_t sender = 0;          ///< 0: the kernel, or one of another pid namespace
+};
+
 /// One process of the host in a scan; see warden_scan.hpp.
 struct scanned {
   pid_t pid = 0;
@@ -135,7 +142,8 @@ struct warden_state {
   int program_code = 0;              ///< siginfo_t::si_code, si_status of its end
   int program_status = 0;
 
-  int64_t heard_at[65] = {};         ///< when each signal was sent to it, with keep_session
+  warden_heard heard[65] = {};       ///< the last of each signal, with keep_session
+  uint64_t told_until = 0;           ///< who started before has had stop_signal from a supervisor; 0: nobody
 
   // The owner.
   bool owner_gone = false;           ///< dead, or replaced by another program

@@ -96,14 +96,16 @@ INSTANCE_GUARD_NO_SANITIZE inline int signal_descriptor(sys::signal_bits signals
 struct taken_signal {
   int number = 0;
   bool from_kernel = false;   ///< by the terminal, a limit, a fault: not by a process
+  pid_t sender = 0;           ///< 0: the kernel, or a process of another pid namespace
 };
 
 /// Takes one signal of a signal_descriptor; false: there is none.
 INSTANCE_GUARD_NO_SANITIZE inline bool take_signal_from(int descriptor, taken_signal& out) noexcept {
-  int taken[32] = {};  // struct signalfd_siginfo: number, errno, code, ..., 128 bytes
+  int taken[32] = {};  // struct signalfd_siginfo: number, errno, code, pid, ..., 128 bytes
   if (sys::read(descriptor, taken, sizeof taken) != static_cast<long>(sizeof taken)) return false;
   out.number = taken[0];
   out.from_kernel = taken[2] == SI_KERNEL;
+  out.sender = taken[2] <= 0 ? taken[3] : 0;
   return true;
 }
 

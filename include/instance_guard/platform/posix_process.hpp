@@ -53,6 +53,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_pending_signal(int number) noexcept 
 struct taken_signal {
   int number = 0;
   bool from_kernel = false;  ///< by the terminal, a limit, a fault: not by a process
+  pid_t sender = 0;          ///< not known
 };
 
 namespace posix_detail {
@@ -92,7 +93,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int signal_descriptor(sys::signal_bits signals
 INSTANCE_GUARD_NO_SANITIZE inline bool take_signal_from(int descriptor, taken_signal& out) noexcept {
   unsigned char note[2] = {};
   if (sys::read(descriptor, note, sizeof note) != static_cast<long>(sizeof note)) return false;
-  out = {note[0], note[1] != 0};
+  out = {note[0], note[1] != 0, 0};
   return true;
 }
 
