@@ -196,6 +196,23 @@ TEST_CASE("the next start knows that the last one was killed") {
   CHECK(!guard.recovered_from());
 }
 
+TEST_CASE("acquire_or_exit says in one line that the last one was killed, also where no terminal is") {
+  const std::string name = support::unique_name("single");
+  actor first([&] { return hold_for_ever(name); });
+  REQUIRE(first.wait_for("held"));
+  first.kill(SIGKILL);
+  CHECK(first.end().ended_by(SIGKILL));
+  actor next([&] {
+    const auto guard = single_instance::acquire_or_exit(name);
+    return 0;
+  });
+  const outcome got = next.end();
+  CHECK(got.exited(0));
+  CHECK(got.text.starts_with(name + ": started; the previous run (pid "));
+  CHECK(got.text.ends_with(" ago) did not end cleanly\n"));
+  CHECK(got.text.find('\n') == got.text.size() - 1);
+}
+
 TEST_CASE("its children die with it, however it dies") {
   const std::string name = support::unique_name("single");
   for (const int number : {SIGTERM, SIGKILL, SIGSEGV}) {

@@ -3,15 +3,26 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cctype>
+#include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <instance_guard/pid_lockfile.hpp>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
+#include <sys/mount.h>
+#include <vector>
 
+#include "../examples/instance-guard/doctor_anchors.hpp"
 #include "support/deny_system_calls.hpp"
 #include "support/other_user.hpp"
+#include "support/own_pid_namespace.hpp"
+#include "support/service_cgroup.hpp"
 #include "support/tool_result.hpp"
+#include "support/unique_name.hpp"
 
 using namespace support;
 using json = nlohmann::json;
@@ -27,7 +38,34 @@ struct answer {
       if (each["name"] == name) return each["result"];
     return "missing";
   }
+  std::string text(const std::string& name) const {
+    for (const json& each : value["checks"])
+      if (each["name"] == name) return each["text"];
+    return {};
+  }
 };
+
+/// What GitHub makes of the headings of the page: small letters, digits and hyphens; blanks become hyphens.
+std::vector<std::string> anchors_of(const std::string& page) {
+  std::vector<std::string> result;
+  std::ifstream in(page);
+  for (std::string line; std::getline(in, line);) {
+    const std::size_t begin = line.find_first_not_of('#');
+    if (begin == 0 || begin == std::string::npos) continue;
+    std::string anchor;
+    for (const char c : line.substr(begin + 1)) {
+      const auto letter = static_cast<unsigned char>(c);
+      if (c == ' ') anchor += '-';
+      else if (std::isalnum(letter) != 0 || c == '-' || c == '_') anchor += static_cast<char>(std::tolower(letter));
+    }
+    result.push_back(anchor);
+  }
+  return result;
+}
+
+bool holds(const std::vector<std::string>& all, std::string_view one) {
+  return std::find(all.begin(), all.end(), one) != all.end();
+}
 
 answer ask(const scene& s, std::function<bool()> before_exec = {}) {
   program tool = s.start({s.path_of(INSTANCE_GUARD_TOOL), "doctor", "--json"},
@@ -103,6 +141,107 @@ TEST_CASE("in words: one line each, or two, within 80 columns") {
   CHECK(text.find("\nChildren end with their owner\n") != std::string::npos);
   CHECK(text.find("\nSeeing others\n") != std::string::npos);
   CHECK(text.find("exit " + std::to_string(code)) != std::string::npos);
+}
+
+TEST_CASE("for each promise that is not kept, where the documentation tells what that means") {
+  const scene s({INSTANCE_GUARD_TOOL});
+  const std::vector<std::string> anchors = anchors_of(INSTANCE_GUARD_DOCS "/reliability.md");
+  CHECK(holds(anchors, "setuid"));
+  for (const tool::doctor_anchor& each : tool::doctor_anchors) {
+    CAPTURE(std::string(each.check));
+    CHECK(holds(anchors, each.anchor));
+  }
+  // Each check that can say NO has one.
+  const answer got = ask(s);
+  for (const json& each : got.value["checks"]) {
+    const std::string name = each["name"];
+    if (name == "scope" || name == "cgroup" || name == "others") continue;
+    CHECK_MESSAGE(tool::where_told(name).find('#') != std::string::npos, name);
+  }
+  const auto in_words = [&](std::function<bool()> before_exec) {
+    program tool = s.start({s.path_of(INSTANCE_GUARD_TOOL), "doctor"}, {.before_exec = std::move(before_exec)});
+    return lines_of(tool.read_all(std::chrono::seconds(120)));
+  };
+  const auto not_kept = [](const answer& of) {
+    std::vector<std::string> names = of.value["not_kept"];
+    return names;
+  };
+  const auto check_words = [&](const std::vector<std::string>& lines, const std::vector<std::string>& names) {
+    REQUIRE_FALSE(lines.empty());
+    CAPTURE(lines.back());
+    CHECK(lines.back().ends_with("   exit " + std::string(names.empty() ? "0" : "1")));
+    for (const std::string& name : names) {
+      const std::string told = name + " (see " + tool::where_told(name) + ")";
+      const bool alone = lines.back() == "All promises kept but: " + told + ".   exit 1";
+      CHECK_MESSAGE((alone || holds(lines, "  " + told)), name);
+      if (name == "setuid" && names.size() == 1) CHECK(alone);
+    }
+  };
+  check_words(in_words({}), not_kept(got));
+  const auto no_socket = [] { return deny_system_calls({SYS_bind}, EACCES); };
+  check_words(in_words(no_socket), not_kept(ask(s, no_socket)));
+  if (!is_root()) return;
+  const auto as_nobody = [] { return become(nobody); };
+  check_words(in_words(as_nobody), not_kept(ask(s, as_nobody)));
+}
+
+TEST_CASE("a process 1 that does not reap is found, and told") {
+  for (const bool reaps : {true, false}) {
+    CAPTURE(reaps);
+    const scene s({INSTANCE_GUARD_TOOL});
+    const int code = in_own_pid_namespace([&] {
+      program tool = s.start({s.path_of(INSTANCE_GUARD_TOOL), "doctor", "--json"});
+      const std::string text = tool.read_all(std::chrono::seconds(120));
+      tool.wait();
+      answer got;
+      got.value = json::parse(text, nullptr, false);
+      if (!got.value.is_object()) return 1;
+      const std::string why = got.text("init");
+      std::fprintf(stderr, "%s: %s\n", got.result("init").c_str(), why.c_str());
+      if (got.result("init") != (reaps ? "ok" : "no")) return 2;
+      if (!why.starts_with("pid 1 (")) return 3;
+      const bool told = why.find(") does not reap: the warden of a killed owner stays a zombie") != std::string::npos;
+      if (told == reaps) return 4;
+      // All else holds there as well.
+      for (const char* each : {"lock", "adopt", "kill -9", "both"})
+        if (got.result(each) != "ok") return 5;
+      return 0;
+    }, reaps);
+    if (code == no_namespace) MESSAGE("skipped: no pid namespace here");
+    else CHECK(code == 0);
+  }
+}
+
+TEST_CASE("cgroup.kill is tried where a group can be made, and told to be missing elsewhere") {
+  const scene s({INSTANCE_GUARD_TOOL});
+  const std::string otherwise = "; the warden ends a tree one by one";
+  const service_cgroup probe(unique_name("probe"));
+  const bool possible = probe.possible() && ::access((probe.path() + "/cgroup.kill").c_str(), W_OK) == 0;
+  const answer here = ask(s);
+  if (possible) {
+    CHECK(here.result("cgroup") == "ok");
+    CHECK(here.text("cgroup") == "cgroup.kill ends a delegated cgroup at once");
+    const auto parent = std::filesystem::path(probe.path()).parent_path();
+    CHECK_FALSE(std::filesystem::exists(parent / ("doctor-cgroup-" + std::to_string(here.pid))));
+  } else {
+    CHECK(here.result("cgroup") == "note");
+    CHECK(here.text("cgroup").ends_with(otherwise));
+  }
+  if (!is_root()) {
+    MESSAGE("skipped: being several users, and a mount namespace, need root");
+    return;
+  }
+  if (possible) {
+    const answer theirs = ask(s, [] { return become(nobody); });
+    CHECK(theirs.result("cgroup") == "note");
+    CHECK(theirs.text("cgroup") == "none is delegated to this user" + otherwise);
+  }
+  const answer without = ask(s, [] {
+    if (::unshare(CLONE_NEWNS) != 0 || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return false;
+    return ::umount2("/sys/fs/cgroup", MNT_DETACH) == 0 || errno == EINVAL;
+  });
+  CHECK(without.result("cgroup") == "note");
+  CHECK(without.text("cgroup") == "no cgroups of version 2" + otherwise);
 }
 
 TEST_CASE("what the system refuses is not kept, and told") {

@@ -4,6 +4,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cctype>
 #include <cstdio>
 #include <filesystem>
 #include <functional>
@@ -103,6 +105,48 @@ TEST_CASE("the whole tree of an orphan ends: children, stopped ones, those that 
     const tool_result got = reap(s, at_once({"--orphans"}));
     return expect(got.code == 0 && s.empty() && got.says("ended " + std::to_string(before)), "none is left", got) ? 0 : 3;
   });
+}
+
+TEST_CASE("a dry run of a pid prints exactly what would be ended and why, and ends nothing") {
+  const scene s;
+  canary stranger;
+  const pid_t leaf = start_orphan(s, {"daemon", "fork", "fork", "ignore", "sleep"});
+  REQUIRE(leaf > 0);
+  const auto table = instance_guard::process_table::read();
+  const pid_t middle = table.find(leaf)->parent;
+  const pid_t root = table.find(middle)->parent;
+  const tool_result dry = reap(s, at_once({std::to_string(root), "--dry-run"}));
+  CAPTURE(dry.out);
+  CHECK(dry.code == 0);
+  CHECK(fits(dry.out));
+  const std::vector<std::string> lines = lines_of(dry.out);
+  REQUIRE(lines.size() > 2);
+  CHECK(lines[0] == "would end 3 processes");
+  CHECK(lines[1].starts_with("  PID "));
+  std::vector<pid_t> told;
+  std::size_t reasons = 0;
+  for (std::size_t i = 2; i < lines.size(); ++i) {
+    if (lines[i].starts_with("    why ")) ++reasons;
+    else if (lines[i].size() > 2 && std::isdigit(static_cast<unsigned char>(lines[i][2])) != 0)
+      told.push_back(static_cast<pid_t>(std::stol(lines[i].substr(2))));
+  }
+  std::vector<pid_t> tree = {root, middle, leaf};
+  std::sort(told.begin(), told.end());
+  std::sort(tree.begin(), tree.end());
+  CHECK(told == tree);
+  CHECK(reasons == 3);
+  CHECK(dry.says("orphan: "));
+  CHECK(dry.says("below pid " + std::to_string(root)));
+  for (const pid_t each : tree) CHECK(lives(each));
+
+  const tool_result innocent = reap(s, at_once({std::to_string(stranger.pid()), "--dry-run"}));
+  CHECK(innocent.code == 1);
+  CHECK(innocent.says("pid " + std::to_string(stranger.pid()) + " is no ghost"));
+  CHECK(innocent.says("would end 0 processes"));
+
+  // What was said is what happens.
+  CHECK(reap(s, at_once({std::to_string(root)})).says("ended 3 processes"));
+  CHECK(s.empty());
 }
 
 TEST_CASE("--orphans spares the young, what is meant to stay, and what is nobody's ghost") {

@@ -22,6 +22,7 @@
 
 using namespace support;
 using namespace std::chrono_literals;
+using namespace std::string_literals;
 
 namespace {
 
@@ -60,6 +61,35 @@ bool ready(const scene& s, int count) {
     for (std::string line; std::getline(out, line);) lines += line.starts_with("ready") ? 1 : 0;
     return lines >= count;
   });
+}
+
+/// The line of docs/recipes.md that begins so, in a block of code.
+std::string page_line(const std::string& start) {
+  const std::string page = contents(recipes + "/../../docs/recipes.md");
+  const std::size_t at = page.find("\n    " + start);
+  REQUIRE_MESSAGE(at != std::string::npos, start);
+  return page.substr(at + 5, page.find('\n', at + 1) - at - 5);
+}
+
+/// The same, between backticks.
+std::string page_code(const std::string& start) {
+  const std::string page = contents(recipes + "/../../docs/recipes.md");
+  const std::size_t at = page.find("`" + start);
+  REQUIRE_MESSAGE(at != std::string::npos, start);
+  return page.substr(at + 1, page.find('`', at + 1) - at - 1);
+}
+
+/// A directory of programs for what is on the page, with the tool in it: the PATH.
+std::string with_programs(const scene& s) {
+  std::filesystem::create_directories(s / "bin");
+  std::filesystem::create_symlink(INSTANCE_GUARD_TOOL, s / "bin/instance-guard");
+  const char* before = std::getenv("PATH");
+  return "PATH=" + (s / "bin") + ":" + (before != nullptr ? before : "/usr/bin:/bin");
+}
+
+void put_script(const scene& s, const std::string& name, const std::string& text) {
+  std::ofstream(s / ("bin/" + name)) << "#!/bin/bash\n" << text << "\n";
+  std::filesystem::permissions(s / ("bin/" + name), std::filesystem::perms::owner_all);
 }
 
 std::size_t helpers(const scene& s) {
@@ -236,16 +266,59 @@ TEST_CASE("an agent's session: kill -- -$AGENT_SESSION_PID misses who has left, 
   }
 }
 
-TEST_CASE("alias claude: everything ends with the session, but the dev server that is meant to stay") {
+TEST_CASE("alias claude, from the page: everything ends with the session, but the dev server that is meant to stay") {
+  for (const int number : {0, SIGHUP, SIGKILL}) {
+    CAPTURE(number);
+    const scene s;
+    const std::string alias = page_line("alias claude="), server = page_code("INSTANCE_GUARD_KEEP=1 ");
+    const std::string path = with_programs(s);
+    put_script(s, "npm", "[ \"$*\" = 'run dev' ] && exec " + s.helper() + " daemon sleep >>" + (s / "out"));
+    put_script(s, "claude", server + "\n" + three(s) + "echo started with $*; read line");
+    program shell = s.start({"bash", "-c", "shopt -s expand_aliases\n" + alias + "\nclaude --resume\n:"}, {.environment = {path}});
+    CHECK(shell.read_until("started") == "started with --resume");
+    REQUIRE(ready(s, 4));
+    const std::vector<pid_t> tools = children_of(shell.pid());
+    REQUIRE(tools.size() == 1);
+    if (number == 0) shell.in().reset();
+    else ::kill(tools.front(), number);
+    CHECK(shell.wait());
+    CHECK(wait_until([&] { return s.processes().size() == 1; }));
+    s.end();
+  }
+}
+
+TEST_CASE("a python bot that must exist once, by the line of the page") {
+  if (!has("python3") || !has("git")) return;
   const scene s;
-  const std::string script = "INSTANCE_GUARD_KEEP=1 " + s.helper() + " daemon sleep >>" + (s / "out") + " & " + three(s) + "echo started; read line";
-  program claude = s.start(run_words({}, {"bash", "-c", script}));
-  REQUIRE(claude.read_until("started"));
-  REQUIRE(ready(s, 4));
-  claude.in().reset();
-  CHECK(claude.wait()->code() != 75);
-  CHECK(wait_until([&] { return s.processes().size() == 1; }));
-  s.end();
+  const std::string name = unique_name("bot"), wallet = unique_name("wallet");
+  std::string line = page_line("instance-guard run --name shiva --name wallet-0x39a1 ");
+  for (const auto& [what, instead] : {std::pair{"--name shiva"s, "--name " + name}, std::pair{"--name wallet-0x39a1"s, "--name " + wallet}})
+    line.replace(line.find(what), what.size(), instead);
+  const std::string path = with_programs(s), source = s / "source";
+  std::filesystem::create_directories(source + "/shiva");
+  std::ofstream(source + "/shiva/__main__.py") << "import sys\nprint('trading', flush=True)\nsys.stdin.read()\n";
+  const std::string git = "git -c user.name=a -c user.email=a@example.org ";
+  const auto in_source = [&](const std::string& words, bool merge_err = false) {
+    return s.start({"bash", "-c", "cd \"$0\" || exit 1\n" + words, source},
+                   {.environment = {path, "GIT_CONFIG_GLOBAL=/dev/null", "PYTHONDONTWRITEBYTECODE=1"}, .merge_err = merge_err});
+  };
+  program commit = in_source("{ git init -q && " + git + "commit -q --allow-empty -m one; } >&2 && git rev-parse --short HEAD");
+  const std::string head = commit.read_line().value_or("");
+  REQUIRE(commit.wait()->success());
+  program bot = in_source(line);
+  REQUIRE(bot.read_until("trading"));
+  const tool_result status = run_tool(s, {"status", name});
+  CAPTURE(status.out);
+  CHECK(status.says("version " + head));
+  CHECK(status.says("python3 -m shiva"));
+  CHECK(status.says(wallet));
+  program second = in_source(line, true);
+  CHECK(second.read_all().starts_with(name + ": already running: pid "));
+  CHECK(second.wait()->code() == 75);
+  CHECK(run_tool(s, {"run", "--name", wallet, "--", "true"}).code == 75);
+  bot.in().reset();
+  CHECK(bot.wait()->code() == 0);
+  CHECK(run_tool(s, {"status", name}).code == 3);
 }
 
 TEST_CASE("cron: flock -n is held up by a child that inherited it, the name is not, and does not overlap") {

@@ -1,9 +1,11 @@
 // instance-guard run with names, time limits and sessions.
 #include <doctest/doctest.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <filesystem>
 #include <instance_guard/pid_lockfile.hpp>
 #include <string>
 #include <vector>
@@ -19,6 +21,11 @@ using instance_guard::lock_state;
 using instance_guard::query_lock;
 
 namespace {
+
+std::chrono::system_clock::time_point file_time(const std::filesystem::path& path) {
+  struct stat facts = {};
+  return std::chrono::system_clock::time_point(std::chrono::seconds(::stat(path.c_str(), &facts) == 0 ? facts.st_mtime : 0));
+}
 
 int code_of(program& tool) { return tool.wait().value_or(no_status).code(); }
 
@@ -109,6 +116,113 @@ TEST_CASE("on a terminal a run that waits shows how long it has waited, second b
   first.signal(SIGTERM);
   CHECK(front.see(name + ": started, after "));
   CHECK(front.see("now"));
+}
+
+TEST_CASE("Ctrl-C gives up a run that waits, which holds nothing then; the holder goes on") {
+  const scene s;
+  const std::string a = unique_name("run"), b = unique_name("run");
+  auto first = s.start(run_words({"--name", b}, s.words({"sleep"})));
+  REQUIRE(first.read_until("ready"));
+  terminal front = terminal::with_shell({s.mark(), "PATH=/usr/bin:/bin"});
+  front.type(INSTANCE_GUARD_TOOL " run --name " + a + " --name " + b + " --wait 1m -- echo sta''rted\n");
+  CHECK(front.see(b + ": waiting for pid " + std::to_string(first.pid()) + " ("));
+  CHECK(front.see("at most 1m"));
+  CHECK(front.see("so far, Ctrl-C gives up"));
+  CHECK(query_lock(a).state == lock_state::held);
+  front.press('C');
+  REQUIRE(front.see("% "));
+  CHECK(front.skipped().find("started") == std::string::npos);
+  front.type("echo co''de=$?\n");
+  CHECK(front.see("code=130"));
+  CHECK(query_lock(a).state == lock_state::free);
+  CHECK_FALSE(first.ended());
+  first.signal(SIGTERM);
+  first.wait();
+}
+
+TEST_CASE("after the one Ctrl-C that ended the command of a run that had waited, a second does not wait for the grace") {
+  const scene s;
+  const std::string name = unique_name("run");
+  auto first = s.start(run_words({"--name", name}, s.words({"sleep"})));
+  REQUIRE(first.read_until("ready"));
+  terminal front = terminal::with_shell({s.mark(), "PATH=/usr/bin:/bin", "H=" + s.helper()});
+  front.type(INSTANCE_GUARD_TOOL " run --name " + name + " --wait 1m --grace 10m -- sh -c '$H setsid ignore sleep & wait'\n");
+  REQUIRE(front.see("so far"));
+  first.signal(SIGTERM);
+  first.wait();
+  REQUIRE(front.see("ready"));
+  front.press('C');
+  const std::string sh = std::filesystem::canonical("/bin/sh");
+  const auto shell_is_gone = [&] {
+    for (const found_process& each : s.processes())
+      if (each.executable == sh && each.pid != front.leader()) return false;
+    return true;
+  };
+  CHECK(wait_until(shell_is_gone));
+  CHECK(query_lock(name).state == lock_state::held);  // the grace of what it left
+  bool prompt = false;
+  for (int tries = 0; tries < 20 && !prompt; ++tries) {
+    front.press('C');
+    prompt = front.see("% ", std::chrono::seconds(1));
+  }
+  REQUIRE(prompt);
+  front.type("echo co''de=$?\n");
+  CHECK(front.see("code=130"));
+  CHECK(query_lock(name).state == lock_state::free);
+}
+
+TEST_CASE("who waits for what a killed run left says how many, whose, since when; then that it did not end cleanly") {
+  const scene s;
+  const std::string name = unique_name("run");
+  auto first = s.start(run_words({"--name", name, "--grace", "1m"}, s.words({"ignore", "fan=2", "sleep"})));
+  for (int i = 0; i < 2; ++i) REQUIRE(first.read_until("ready"));
+  const auto holder = query_lock(name).holder;
+  REQUIRE(holder);
+  const std::string pid = std::to_string(first.pid());
+  // The date of the file tells when somebody saw the end; it counts in seconds.
+  REQUIRE(wait_until([&] { return std::chrono::system_clock::now() > holder->acquired_at + std::chrono::seconds(3); }));
+  first.signal(SIGKILL);
+  first.wait();
+  REQUIRE(wait_until([&] { return query_lock(name).state == lock_state::cleaning_up; }));
+  // (Not before it has been seen: until then nobody can say since when.)
+  REQUIRE(wait_until([&] { return file_time(query_lock(name).path) > holder->acquired_at + std::chrono::seconds(1); }));
+  auto second = s.start(run_words({"--name", name}, {"echo", "go"}), {.merge_err = true});
+  const auto waiting = second.read_line();
+  REQUIRE(waiting);
+  CAPTURE(*waiting);
+  CHECK(waiting->starts_with(name + ": waiting for 3 children of pid " + pid + " (dead for "));
+  CHECK(waiting->ends_with("s) to end, at most 1m 10s"));
+  for (const found_process& each : s.processes())
+    if (each.executable == s.helper()) ::kill(each.pid, SIGKILL);
+  const auto started = second.read_line();
+  REQUIRE(started);
+  CAPTURE(*started);
+  CHECK(started->starts_with(name + ": started, after "));
+  CHECK(started->find("; the previous run (pid " + pid + ", started ") != std::string::npos);
+  CHECK(started->ends_with(" ago) did not end cleanly"));
+  CHECK(second.read_line() == "go");
+  CHECK(code_of(second) == 0);
+}
+
+TEST_CASE("a start after a run that was killed says so in one line, or not at all with --quiet") {
+  const scene s;
+  const std::string name = unique_name("run");
+  for (const bool quiet : {false, true}) {
+    auto killed = s.start(run_words({"--name", name}, s.words({"sleep"})));
+    REQUIRE(killed.read_until("ready"));
+    killed.signal(SIGKILL);
+    killed.wait();
+    REQUIRE(wait_until([&] { return query_lock(name).state == lock_state::abandoned; }));
+    std::vector<std::string> options = {"--name", name};
+    if (quiet) options.push_back("--quiet");
+    auto next = s.start(run_words(options, {"true"}), {.merge_err = true});
+    const std::string said = next.read_all();
+    CHECK(code_of(next) == 0);
+    if (quiet) CHECK(said.empty());
+    else CHECK(said.starts_with(name + ": started; the previous run (pid " + std::to_string(killed.pid()) + ", started "));
+    if (!quiet) CHECK(said.ends_with(" ago) did not end cleanly\n"));
+    CHECK(lines_of(said).size() == (quiet ? 0 : 1));
+  }
 }
 
 TEST_CASE("a run that is ended while it waits holds nothing, and leaves nothing behind") {

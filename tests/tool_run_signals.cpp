@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "support/other_user.hpp"
 #include "support/read_child.hpp"
 #include "support/scene.hpp"
 #include "support/service_cgroup.hpp"
@@ -151,6 +152,34 @@ TEST_CASE("a signal that a service manager sends to every process arrives once")
   CHECK(tool.read_line() == "got 40");
   CHECK(heard(tool, command).empty());
   CHECK(tool.wait().value_or(no_status).code() == 0);
+}
+
+TEST_CASE("as process 1 of a pid namespace it passes signals on, and HUP ends its tree in order") {
+  if (!is_root()) {
+    MESSAGE("skipped: a pid namespace needs root");
+    return;
+  }
+  const scene s;
+  std::vector<std::string> words = run_words({"--grace", "10m"}, {"bash", "-c", listener});
+  // A container's process 1 leads a session of that namespace.
+  words.insert(words.begin(), {"unshare", "--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL", "setsid"});
+  auto container = s.start(words, {.merge_err = true});
+  const auto first = container.read_line();
+  if (first != "ready") {
+    MESSAGE("skipped: no pid namespace here: " << first.value_or(""));
+    return;
+  }
+  const std::vector<pid_t> inside = children_of(container.pid());
+  REQUIRE(inside.size() == 1);
+  const std::pair<int, const char*> signals[] = {
+      {SIGUSR1, "got USR1"}, {SIGUSR2, "got USR2"}, {SIGINT, "got INT"}, {40, "got 40"}, {SIGINT, "got INT"}};
+  for (const auto& each : signals) {
+    ::kill(inside.front(), each.first);
+    CHECK(container.read_line() == each.second);
+  }
+  ::kill(inside.front(), SIGHUP);
+  CHECK(container.read_until("got") == "got TERM");
+  CHECK(container.wait().value_or(no_status).code() == 0);
 }
 
 TEST_CASE("a stopped command goes on when the tool is sent SIGCONT") {

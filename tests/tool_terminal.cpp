@@ -6,12 +6,15 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <instance_guard/pid_lockfile.hpp>
 #include <string>
 
 #include "support/forked.hpp"
 #include "support/read_child.hpp"
 #include "support/scene.hpp"
 #include "support/terminal.hpp"
+#include "support/tool.hpp"
+#include "support/unique_name.hpp"
 
 using namespace support;
 using namespace std::string_literals;
@@ -152,6 +155,52 @@ TEST_CASE("a start in the background neither takes the terminal nor stops") {
   REQUIRE(t.see("fg"));
   t.type("line\n");
   CHECK(t.see("got-line"));
+}
+
+TEST_CASE("under stty tostop a command that writes in the background stops and goes on as without the tool") {
+  const scene s;
+  terminal t = shell(s);
+  t.type("stty tostop\n");
+  REQUIRE(t.see("% "));
+  for (const std::string& start : {""s, run}) {
+    CAPTURE(start);
+    t.type(start + "sh -c 'echo from behi''nd; exit 3' &\n");
+    REQUIRE(wait_until([&] { t.type("jobs\n"); return t.see("% ") && t.skipped().find("Stopped") != std::string::npos; }));
+    t.type("fg\n");
+    REQUIRE(t.see("from behind"));
+    REQUIRE(t.see("% "));
+    t.type("echo co''de=$?\n");
+    CHECK(t.see("code=3"));
+    REQUIRE(t.see("% "));
+  }
+}
+
+TEST_CASE("under stty tostop the tool's own words, and its end, do not stop a start in the background") {
+  const scene s;
+  const std::string name = unique_name("tostop");
+  auto killed = s.start(run_words({"--name", name}, s.words({"sleep"})));
+  REQUIRE(killed.read_until("ready"));
+  killed.signal(SIGKILL);
+  killed.wait();
+  REQUIRE(wait_until([&] { return instance_guard::query_lock(name).state == instance_guard::lock_state::abandoned; }));
+  terminal t = shell(s);
+  t.type("stty tostop\n");
+  REQUIRE(t.see("% "));
+  t.type("$G run --name " + name + " -- sh -c 'exit 4' &\n");
+  REQUIRE(t.see("did not end cleanly"));
+  t.type("wait $!; echo co''de=$?\n");
+  CHECK(t.see("code=4"));
+  // Nor does one that waits, and says so.
+  auto holder = s.start(run_words({"--name", name}, s.words({"sleep"})));
+  REQUIRE(holder.read_until("ready"));
+  t.type("$G run --name " + name + " --wait 1m -- sh -c 'exit 5' &\n");
+  REQUIRE(t.see("waiting for pid"));
+  REQUIRE(t.see("so far"));
+  holder.signal(SIGTERM);
+  holder.wait();
+  REQUIRE(t.see("started, after"));
+  t.type("wait $!; echo co''de=$?\n");
+  CHECK(t.see("code=5"));
 }
 
 TEST_CASE("kill -9 of a job ends its whole tree, also what left its process group") {

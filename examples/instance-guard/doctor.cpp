@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "doctor_actors.hpp"
+#include "doctor_anchors.hpp"
 #include "json.hpp"
 #include "look_options.hpp"
 #include "subcommands.hpp"
@@ -61,10 +62,13 @@ std::string in_words(const std::vector<section>& all, const std::vector<std::str
     }
   }
   if (missing.empty()) return text + "All promises kept.   exit 0\n";
-  std::string names;
-  for (const std::string& each : missing) names += (names.empty() ? "" : ", ") + each;
-  return text + "All promises kept but: " + names + "   exit 1\n" +
-         "See docs/reliability.md for what that means.\n";
+  const auto told = [](const std::string& name) { return name + " (see " + where_told(name) + ")"; };
+  if (const std::string line = "All promises kept but: " + told(missing.front()) + ".   exit 1";
+      missing.size() == 1 && width(line) <= 80)
+    return text + line + "\n";
+  text += "All promises kept but:\n";
+  for (const std::string& each : missing) text += "  " + told(each) + "\n";
+  return text + counted(missing.size(), "promise", "promises") + " not kept.   exit 1\n";
 }
 
 int run_doctor(const doctor_arguments& arguments) {

@@ -23,16 +23,6 @@ bool same_holder(const lock_status& one, const lock_status& other) {
          one.holder->process == other.holder->process;
 }
 
-/// A warden dates the file when it sees its owner end.
-std::optional<system_clock::time_point> ended_at(const lock_status& status) {
-  const bool over =
-      status.state == lock_state::abandoned || status.state == lock_state::cleaning_up;
-  struct stat facts = {};
-  if (!over || !status.holder || !status.holder->warden || ::stat(status.path.c_str(), &facts) != 0)
-    return {};
-  return system_clock::time_point(std::chrono::seconds(facts.st_mtime));
-}
-
 json optional_text(const std::string& text) { return text.empty() ? json() : json(text); }
 
 json optional_time(const std::optional<system_clock::time_point>& at) {
@@ -58,6 +48,16 @@ json holder_json(const lock_status& status) {
 
 }  // namespace
 
+std::optional<system_clock::time_point> ended_at(const lock_status& status) {
+  // A warden dates the file when it sees its owner end.
+  const bool over =
+      status.state == lock_state::abandoned || status.state == lock_state::cleaning_up;
+  struct stat facts = {};
+  if (!over || !status.holder || !status.holder->warden || ::stat(status.path.c_str(), &facts) != 0)
+    return {};
+  return system_clock::time_point(std::chrono::seconds(facts.st_mtime));
+}
+
 lock_view view_of(lock_status status, const std::vector<lock_status>& all) {
   lock_view view;
   for (const instance_guard::process_identity& each : status.children) {
@@ -67,7 +67,7 @@ lock_view view_of(lock_status status, const std::vector<lock_status>& all) {
   }
   for (const lock_status& each : all)
     if (each.name != status.name && same_holder(each, status)) view.also.push_back(each.name);
-  view.ended_at = ended_at(status);
+  view.ended_at = tool::ended_at(status);
   view.status = std::move(status);
   return view;
 }

@@ -22,13 +22,16 @@ struct lock_view {
   instance_guard::lock_status status = {};
   std::vector<child_view> children = {};
   std::vector<std::string> also = {};  ///< other names of the same process and scope
-  /// When its holder ended, of a name that is abandoned or cleaning up, if anybody saw it.
-  std::optional<std::chrono::system_clock::time_point> ended_at = {};
+  std::optional<std::chrono::system_clock::time_point> ended_at = {};  ///< as ended_at() says
 };
 
 /// Completes a status; `all` are the names of the same scope.
 lock_view view_of(instance_guard::lock_status status,
                   const std::vector<instance_guard::lock_status>& all);
+
+/// When its holder ended, of a name that is abandoned or cleaning up, if anybody saw it.
+std::optional<std::chrono::system_clock::time_point> ended_at(
+    const instance_guard::lock_status& status);
 
 /// When its holder took it; empty where that is not known (a holder seen by its socket alone).
 std::optional<std::chrono::system_clock::time_point> held_since(

@@ -1,6 +1,7 @@
 #include "run_names.hpp"
 
 #include <chrono>
+#include <csignal>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 
 #include "exit_codes.hpp"
+#include "lock_view.hpp"
 #include "text.hpp"
 #include "waiting_line.hpp"
 
@@ -38,6 +40,16 @@ void notify(const std::string& text) {
   ::close(socket);
 }
 
+/// "3 children of pid 70240 (dead for 2s)".
+std::string left_of(const lock_status& status) {
+  const auto& holder = *status.holder;
+  const auto ended = ended_at(status);
+  // The file is dated when somebody sees the holder end: until then it shows when it was taken.
+  const bool seen = ended && *ended > holder.acquired_at + std::chrono::seconds(1);
+  return (status.children.empty() ? "the children" : counted(status.children.size(), "child", "children")) + " of pid " +
+         std::to_string(holder.process.pid) + (seen ? " (dead for " + age_since(*ended) + ")" : " (dead)");
+}
+
 std::string at_most(std::chrono::milliseconds limit) {
   if (limit == no_limit) return "as long as it takes";
   return "at most " + age(std::chrono::ceil<std::chrono::seconds>(limit));
@@ -54,19 +66,25 @@ std::string waiting_for(const run_settings& settings, const lock_status& status)
     return status.name + ": waiting for " + pid + " (" + shown(holder.started_from) + ", for " +
            age_since(holder.acquired_at) + "), " + at_most(settings.wait);
   constexpr std::chrono::milliseconds more{10'000};
-  return status.name + ": waiting for " + counted(status.children.size(), "child", "children") + " of " + pid +
-         ", which is dead, to end, " + at_most(holder.grace > no_limit - more ? no_limit : holder.grace + more);
+  return status.name + ": waiting for " + left_of(status) + " to end, " +
+         at_most(holder.grace > no_limit - more ? no_limit : holder.grace + more);
 }
 
 }  // namespace
 
 void write_out(const std::string& text) {
+  // In the background of a terminal with `stty tostop`: this is no reason to stop.
+  sigset_t only, before;
+  ::sigemptyset(&only);
+  ::sigaddset(&only, SIGTTOU);
+  ::pthread_sigmask(SIG_BLOCK, &only, &before);
   for (std::size_t at = 0; at < text.size();) {
     const ssize_t wrote = ::write(STDERR_FILENO, text.data() + at, text.size() - at);
     if (wrote < 0 && errno == EINTR) continue;
-    if (wrote <= 0) return;
+    if (wrote <= 0) break;
     at += static_cast<std::size_t>(wrote);
   }
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 void say(const std::string& text) { write_out(text.ends_with('\n') ? text : text + "\n"); }
@@ -116,14 +134,16 @@ std::optional<int> take_names(const run_settings& settings, const std::vector<st
     if (!settings.quiet || !conflict) say(guard.failure_text(name, ec, options, code, terminal));
     return code;
   }
+  std::string started = name + ": started";
   if (!waiting.empty()) {
     const auto waited = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - began);
-    if (!settings.quiet && terminal) say(name + ": started, after " + age(waited));
+    started += ", after " + age(waited);
     notify("STATUS=running");
   }
-  if (guard.recovered_from() && terminal && !settings.quiet)
-    say(name + ": started; the previous run (pid " + std::to_string(guard.recovered_from()->process.pid) + ", " +
-        age_since(guard.recovered_from()->acquired_at) + " ago) did not end cleanly");
+  if (const auto& last = guard.recovered_from())
+    started += "; the previous run (pid " + std::to_string(last->process.pid) + ", started " +
+               age_since(last->acquired_at) + " ago) did not end cleanly";
+  if (!settings.quiet && (guard.recovered_from() || (terminal && !waiting.empty()))) say(started);
   return {};
 }
 

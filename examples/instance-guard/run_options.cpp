@@ -3,7 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <cctype>
 #include <cstdlib>
-#include <instance_guard/detail/signal_name.hpp>
+#include <csignal>
 #include <string_view>
 
 #include "duration.hpp"
@@ -11,14 +11,25 @@
 namespace tool {
 namespace {
 
+/// Those that POSIX has. sigabbrev_np(3) is glibc's alone.
+constexpr struct {
+  std::string_view name;
+  int number;
+} signals[] = {{"HUP", SIGHUP},       {"INT", SIGINT},   {"QUIT", SIGQUIT}, {"ILL", SIGILL},   {"TRAP", SIGTRAP},
+               {"ABRT", SIGABRT},     {"BUS", SIGBUS},   {"FPE", SIGFPE},   {"KILL", SIGKILL}, {"USR1", SIGUSR1},
+               {"SEGV", SIGSEGV},     {"USR2", SIGUSR2}, {"PIPE", SIGPIPE}, {"ALRM", SIGALRM}, {"TERM", SIGTERM},
+               {"CHLD", SIGCHLD},     {"CONT", SIGCONT}, {"STOP", SIGSTOP}, {"TSTP", SIGTSTP}, {"TTIN", SIGTTIN},
+               {"TTOU", SIGTTOU},     {"URG", SIGURG},   {"XCPU", SIGXCPU}, {"XFSZ", SIGXFSZ}, {"PROF", SIGPROF},
+               {"VTALRM", SIGVTALRM}, {"SYS", SIGSYS},   {"IO", SIGIO},     {"WINCH", SIGWINCH}};
+
 /// "TERM", "SIGTERM", "term" or "15"; 0 if it is none.
 int signal_number(std::string text) {
   for (char& c : text) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
-  if (text.rfind("SIG", 0) != 0) text = "SIG" + text;
-  for (int number = 1; number < NSIG; ++number) {
-    const char* name = instance_guard::detail::standard_signal_name(number);
-    if (text == "SIG" + std::to_string(number) || (name != nullptr && text == name)) return number;
-  }
+  if (text.starts_with("SIG")) text.erase(0, 3);
+  for (const auto& each : signals)
+    if (text == each.name) return each.number;
+  for (int number = 1; number < NSIG; ++number)
+    if (text == std::to_string(number)) return number;
   return 0;
 }
 

@@ -107,7 +107,7 @@ class [[nodiscard]] single_instance {
   /// As acquire. When refused it says on stderr who holds the name, since when, from where and
   /// what to do, and exits with options.conflict_exit_code; on any other fault it says path and
   /// cure, and exits with 73 (EX_CANTCREAT). While it waits for children of a killed predecessor
-  /// it says so, on a terminal.
+  /// it says so, on a terminal; once started it says that the last run did not end cleanly.
   static single_instance acquire_or_exit(std::string_view name,
                                          const single_instance_options& options = {}) noexcept;
 

@@ -22,9 +22,9 @@ namespace detail {
 
 inline void write_file(const char* path, const std::string& text) { std::ofstream(path) << text; }
 
-/// Process 1: reaps whatever it adopts, and ends with the part, whose exit code it has.
+/// Process 1: reaps whatever it adopts, or the part alone, and ends with the part, whose exit code it has.
 template <class Part>
-[[noreturn]] void be_init(Part part) {
+[[noreturn]] void be_init(Part part, bool reaps) {
   if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
       ::mount("proc", "/proc", "proc", 0, nullptr) != 0)
     ::_exit(no_namespace);
@@ -40,7 +40,7 @@ template <class Part>
   }
   for (;;) {
     int status = 0;
-    const pid_t ended = ::waitpid(-1, &status, 0);
+    const pid_t ended = ::waitpid(reaps ? -1 : worker, &status, 0);
     if (ended == worker) ::_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 98);
     if (ended < 0) ::_exit(97);
   }
@@ -49,9 +49,9 @@ template <class Part>
 }  // namespace detail
 
 /// Runs `part()` and returns what it returns; no_namespace (77) where there can be none. As an
-/// ordinary user it is root of a user namespace.
+/// ordinary user it is root of a user namespace. Without `reaps` its process 1 leaves zombies.
 template <class Part>
-int in_own_pid_namespace(Part part) {
+int in_own_pid_namespace(Part part, bool reaps = true) {
   const uid_t user = ::geteuid();
   const gid_t group = ::getegid();
   const pid_t outside = ::fork();
@@ -66,7 +66,7 @@ int in_own_pid_namespace(Part part) {
     const pid_t init = ::fork();
     if (init == 0) {
       ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-      detail::be_init(part);
+      detail::be_init(part, reaps);
     }
     int status = 0;
     ::waitpid(init, &status, 0);

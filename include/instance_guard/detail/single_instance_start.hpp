@@ -221,7 +221,7 @@ inline single_instance single_instance::acquire_or_exit(std::string_view name,
     result = acquire(name, options, ec);
   }
   if (!ec) {
-    if (result.recovered_from_ && terminal) detail::say(detail::recovered_text(name, *result.recovered_from_));
+    if (result.recovered_from_) detail::say(detail::recovered_text(name, *result.recovered_from_));
     return result;
   }
   const int code = is_conflict(ec) ? options.conflict_exit_code : 73;  // EX_CANTCREAT
