@@ -142,7 +142,8 @@ finding check_init() {
       ::read(answer.get(), numbers, sizeof numbers) != sizeof numbers)
     return found("init", false, "not tried: an orphan does not answer");
   process_facts facts;
-  const auto end = steady_clock::now() + milliseconds(2'000);
+  // Some look round now and then only, and more slowly where there is much to do.
+  const auto end = steady_clock::now() + milliseconds(5'000);
   bool reaped = false;
   while (!reaped && steady_clock::now() < end) {
     reaped = !read_facts(numbers[0], facts) || facts.parent != numbers[1];
