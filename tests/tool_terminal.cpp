@@ -273,18 +273,19 @@ TEST_CASE("less and vim stop and go on") {
   terminal t = shell(s);
   const std::string text = "the text to be seen";
   std::ofstream(s / "text") << text << "\n";
-  struct { const char* program; const char* start; const char* leave; } const cases[] = {
-      {"less", "less ", "q"}, {"vim", "vim -u NONE -N ", ":q!\r"}};
+  const char* const vim = ::access("/usr/bin/vim", X_OK) == 0 ? "vim" : "vim.tiny";
+  struct { const char* program; const char* options; const char* leave; } const cases[] = {
+      {"less", " ", "q"}, {vim, " -u NONE -N ", ":q!\r"}};
   for (const auto& each : cases) {
     if (::access(("/usr/bin/"s + each.program).c_str(), X_OK) != 0) {
-      MESSAGE(each.program << " is not here");
+      MESSAGE("skipped: no " << each.program);
       continue;
     }
     t.resize(24, 80);
-    t.type("LESS= " + run + each.start + s / "text" + "\n");
+    t.type("LESS= " + run + each.program + each.options + s / "text" + "\n");
     REQUIRE(t.see(text));
     for (int round = 0; round < 2; ++round) {
-      // Both lose a Ctrl-Z that comes while they paint, also without the tool.
+      // less takes a Ctrl-Z that comes just before it waits for a key only with that key, also without the tool.
       bool stopped = false;
       for (int tries = 0; tries < 10 && !stopped; ++tries) {
         t.press('Z');
@@ -292,14 +293,10 @@ TEST_CASE("less and vim stop and go on") {
       }
       REQUIRE(stopped);
       REQUIRE(t.see("% "));
-      bool back = false;  // a key is lost now and then while the terminal changes hands
-      for (int tries = 0; tries < 10 && !back; ++tries) {
-        t.type("fg\n");
-        back = t.see(text, std::chrono::seconds(2));
-      }
-      REQUIRE(back);
+      // No key is lost while the terminal changes hands: what is typed ahead is the program's.
+      t.type("fg\n"s + (round == 1 ? each.leave : ""));
+      REQUIRE(t.see(text));
     }
-    t.type(each.leave);
     REQUIRE(t.see("% "));
     t.type("echo co''de=$?\n");
     REQUIRE(t.see("code=0"));

@@ -5,8 +5,10 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "support/terminal.hpp"
 #include "support/tool_result.hpp"
 #include "support/unique_name.hpp"
 
@@ -172,7 +174,14 @@ TEST_CASE("the manual page has each subcommand with its options, and troff takes
        {"\\-\\-dry\\-run", "\\-\\-force", "\\-\\-json", "\\-\\-session", ".SH FILES"})
     CHECK(text.find(each) != std::string::npos);
   CHECK(text.find("\\-\\-play") == std::string::npos);
-  if (installed("mandoc")) CHECK(code_of(s, {"mandoc", "-T", "lint", "-W", "error", file}) == 0);
+  if (!installed("mandoc")) {
+    MESSAGE("skipped: no mandoc");
+    return;
+  }
+  CHECK(code_of(s, {"mandoc", "-T", "lint", "-W", "error", file}) == 0);
+  program reader = s.start({"mandoc", "-T", "ascii", file});
+  const std::string page = reader.read_all();  // bold is a letter, a backspace, the letter
+  CHECK(page.find("N\bNA\bAM\bME\bE") != std::string::npos);
 }
 
 TEST_CASE("the completions are programs that their shells take") {
@@ -213,4 +222,73 @@ TEST_CASE("bash completes subcommands, options, values, and the names that are h
   CHECK(complete("instance-guard status " + name.substr(0, 14)).find(" " + name + " ") !=
         std::string::npos);
   CHECK(complete("instance-guard run -- tru").find(" true ") != std::string::npos);
+  holder.in().reset();
+  CHECK(holder.wait());
+}
+
+TEST_CASE("fish completes subcommands, options, values, the names that are held, and the command") {
+  if (!installed("fish")) {
+    MESSAGE("skipped: no fish");
+    return;
+  }
+  const scene s;
+  const std::string file = saved(s, {"completion", "fish"}, "completion.fish");
+  const std::string name = unique_name("fish");
+  program holder = s.start({INSTANCE_GUARD_LOCK_HELPER, name});
+  REQUIRE(holder.read_until("taken"));
+  const auto complete = [&](const std::string& line) {
+    // "WORD<tab>description", one a line
+    program shell = s.start({"fish", "--no-config", "-c",
+                             "set PATH (path dirname $argv[1]) $PATH; source $argv[2]; complete -C $argv[3]",
+                             INSTANCE_GUARD_TOOL, file, line},
+                            {.environment = {"HOME=" + (s / "."), "XDG_CONFIG_HOME=", "XDG_DATA_HOME="}});
+    shell.in().reset();
+    std::string words = " ";
+    for (const std::string& each : lines_of(shell.read_all())) words += each.substr(0, each.find('\t')) + " ";
+    return words;
+  };
+  for (const std::string& each : subcommands)
+    CHECK(complete("instance-guard ").find(" " + each + " ") != std::string::npos);
+  CHECK(complete("instance-guard sto") == " stop ");
+  CHECK(complete("instance-guard stop --for") == " --force ");
+  CHECK(complete("instance-guard status --scope h") == " host ");
+  CHECK(complete("instance-guard status " + name).find(" " + name + " ") != std::string::npos);
+  CHECK(complete("instance-guard run --name x -- tru").find(" true ") != std::string::npos);
+  holder.in().reset();
+  CHECK(holder.wait());
+}
+
+TEST_CASE("zsh completes subcommands, options, values, the names that are held, and the command") {
+  if (!installed("zsh")) {
+    MESSAGE("skipped: no zsh");
+    return;
+  }
+  namespace fs = std::filesystem;
+  const scene s;
+  fs::create_directories(s / "functions");
+  fs::create_directories(s / "bin");
+  saved(s, {"completion", "zsh"}, "functions/_instance-guard");
+  const std::string name = unique_name("zsh");
+  program holder = s.start({INSTANCE_GUARD_LOCK_HELPER, name});
+  REQUIRE(holder.read_until("taken"));
+  // Says what it was given, but for what the completion itself asks.
+  std::ofstream(s / "bin/instance-guard") << "#!/bin/sh\n[ \"$1\" = list ] && exec " INSTANCE_GUARD_TOOL " list\n"
+                                             "echo \"given<$*>\"\n";
+  fs::permissions(s / "bin/instance-guard", fs::perms::owner_all);
+  terminal t({"zsh", "-f", "-i"}, {s.mark(), "HOME=" + (s / "."), "PS1=zsh> ", "TERM=dumb", "PATH=" + (s / "bin") + ":/usr/bin:/bin"});
+  REQUIRE(t.see("zsh> "));
+  t.type("fpath=(" + (s / "functions") + " $fpath); autoload -Uz compinit; compinit -u -D; echo rea''dy\n");
+  REQUIRE(t.see("ready"));
+  const std::pair<std::string, std::string> cases[] = {
+      {"instance-guard sto\t\n", "given<stop>"},
+      {"instance-guard stop --for\t\n", "given<stop --force>"},
+      {"instance-guard status --scope h\t\n", "given<status --scope host>"},
+      {"instance-guard status " + name.substr(0, name.size() - 1) + "\t\n", "given<status " + name},
+      {"instance-guard run -- instance-gua\t\n", "given<run -- instance-guard>"}};
+  for (const auto& each : cases) {
+    t.type(each.first);
+    CHECK(t.see(each.second));
+  }
+  holder.in().reset();
+  CHECK(holder.wait());
 }

@@ -132,20 +132,20 @@ std::string zsh(const command_doc& root) {
       "  _describe 'name' found\n"
       "}\n"
       "_instance_guard() {\n"
-      "  local -a commands\n"
-      "  commands=(\n";
+      "  local -a subcommands\n"  // not commands: that is zsh's own table
+      "  subcommands=(\n";
   for (const command_doc& each : root.commands)
     text += "    '" + each.name + ":" + zsh_text(each.text) + "'\n";
   text +=
       "  )\n"
       "  if ((CURRENT == 2)); then\n"
-      "    _describe 'subcommand' commands\n"
+      "    _describe 'subcommand' subcommands\n"
       "    return\n"
       "  fi\n"
-      "  local command=$words[2]\n"
+      "  local subcommand=$words[2]\n"
       "  shift words\n"
       "  ((CURRENT -= 1))\n"
-      "  case $command in\n";
+      "  case $subcommand in\n";
   for (const command_doc& each : root.commands) {
     text += "  " + each.name + ")\n";
     if (each.runs_command)
