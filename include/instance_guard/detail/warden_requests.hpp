@@ -23,7 +23,9 @@ INSTANCE_GUARD_NO_SANITIZE inline int take_signal(warden_state& warden, const wi
       // The warden was sent it too? Then its sender told every process that it knows of.
       warden_heard last;
       hear_signals(warden);
-      return take_heard(warden, request.number, last) ? 0 : sys::kill(each.pid, request.number);
+      if (take_heard(warden, request.number, last)) return 0;
+      note_passed(warden, request.number);
+      return sys::kill(each.pid, request.number);
     }
     // Not reaped yet, so neither its pid nor the number of its group can be anybody else's.
     const int sent = sys::kill(-each.pid, request.number);

@@ -72,6 +72,7 @@ struct warden_heard {
   int64_t at = 0;            ///< monotonic; 0: none
   uint64_t clock = 0;        ///< the same, as process_stat::start_time counts
   pid_t sender = 0;          ///< 0: the kernel, or one of another pid namespace
+  int64_t passed_at = 0;     ///< monotonic: the owner's was passed on, for the warden had not been sent it
 };
 
 /// One process of the host in a scan; see warden_scan.hpp.

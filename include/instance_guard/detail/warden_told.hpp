@@ -15,7 +15,11 @@ inline constexpr int64_t again_after = 250'000'000;
 
 INSTANCE_GUARD_NO_SANITIZE inline void note_heard(warden_state& warden, const platform::taken_signal& taken) noexcept {
   if (taken.number <= 0 || taken.number >= 65) return;
-  warden.heard[taken.number] = {sys::monotonic_now(), platform::process_clock_now(), taken.sender};
+  warden_heard& note = warden.heard[taken.number];
+  const int64_t now = sys::monotonic_now();
+  const bool late = note.passed_at != 0 && now - note.passed_at < again_after;  // of a signal that was passed on
+  note = {};
+  if (!late) note = {now, platform::process_clock_now(), taken.sender, 0};
 }
 
 /// Takes the note of a signal that was heard just now, if there is one: it stands for one signal.
@@ -24,6 +28,12 @@ INSTANCE_GUARD_NO_SANITIZE inline bool take_heard(warden_state& warden, int numb
   out = warden.heard[number];
   warden.heard[number] = {};
   return out.at != 0 && sys::monotonic_now() - out.at < again_after;
+}
+
+/// A signal is passed on. Should the warden be sent it only now, its sender was slow: that says nothing
+/// about the next one.
+INSTANCE_GUARD_NO_SANITIZE inline void note_passed(warden_state& warden, int number) noexcept {
+  if (number > 0 && number < 65) warden.heard[number].passed_at = sys::monotonic_now();
 }
 
 /// True if the sender supervises the owner: above it, in another session. Not so `pkill instance`,
