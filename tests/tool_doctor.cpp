@@ -26,6 +26,7 @@
 
 using namespace support;
 using json = nlohmann::json;
+using namespace std::string_literals;
 
 namespace {
 
@@ -183,6 +184,7 @@ TEST_CASE("for each promise that is not kept, where the documentation tells what
 }
 
 TEST_CASE("a process 1 that does not reap is found, and told") {
+  const bool is_real_root = is_root();
   for (const bool reaps : {true, false}) {
     CAPTURE(reaps);
     const scene s({INSTANCE_GUARD_TOOL});
@@ -199,9 +201,9 @@ TEST_CASE("a process 1 that does not reap is found, and told") {
       if (!why.starts_with("pid 1 (")) return 3;
       const bool told = why.find(") does not reap: the warden of a killed owner stays a zombie") != std::string::npos;
       if (told == reaps) return 4;
-      // All else holds there as well.
-      for (const char* each : {"lock", "adopt", "kill -9", "both"})
-        if (got.result(each) != "ok") return 5;
+      // All else holds there as well. (Who is root of a user namespace alone has no directory for locks.)
+      for (const char* each : {"adopt", "lock", "kill -9", "both"})
+        if ((is_real_root || each == "adopt"s) && got.result(each) != "ok") return 5;
       return 0;
     }, reaps);
     if (code == no_namespace) MESSAGE("skipped: no pid namespace here");
