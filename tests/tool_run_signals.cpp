@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -48,8 +49,8 @@ struct service {
   service_cgroup group{unique_name("service")};
   program tool;
 
-  explicit service(const std::vector<std::string>& options = {})
-      : tool(s.start(with_session(run_words(options, {"bash", "-c", two})), in_group())) {
+  explicit service(const std::vector<std::string>& options = {}, bool delegated = false)
+      : tool(s.start(with_session(run_words(options, {"bash", "-c", two})), in_group(delegated))) {
     std::vector<std::string> ready = {tool.read_line().value_or(""), tool.read_line().value_or("")};
     std::sort(ready.begin(), ready.end());
     REQUIRE(ready == std::vector<std::string>{"inner ready", "outer ready"});
@@ -72,6 +73,10 @@ struct service {
     };
     if (group.possible()) {
       for (const pid_t pid : group.members()) add(pid);
+      for (const std::string& below : group.below()) {
+        std::ifstream list(below + "/cgroup.procs");
+        for (pid_t pid = 0; list >> pid;) add(pid);
+      }
       return result;
     }
     add(warden());  // whose files an ordinary user may not read
@@ -105,8 +110,9 @@ struct service {
     words.insert(words.begin(), "setsid");
     return words;
   }
-  start_options in_group() {
+  start_options in_group(bool delegated) {
     start_options options;
+    if (delegated) REQUIRE(group.delegate(::geteuid()));
     if (group.possible()) options.before_exec = [this] { return group.add(::getpid()); };
     return options;
   }
@@ -229,6 +235,17 @@ TEST_CASE("a stop that a service manager sends to every process arrives once, an
   CAPTURE(said);
   CHECK(heard == all);
   CHECK(unit.tool.wait().value_or(no_status).code() == 128 + SIGKILL);
+}
+
+TEST_CASE("a stop that a manager sends to all of a group that it has delegated arrives once") {
+  const service_cgroup probe(unique_name("probe"));
+  if (!probe.possible() || !probe.delegate(::geteuid())) {
+    MESSAGE("skipped: needs cgroups of version 2 that this user can delegate");
+    return;
+  }
+  service unit({"--grace", "10m"}, true);
+  stop_all(unit.members());
+  CHECK(without_cont(unit.heard(each_once)) == each_once);
 }
 
 TEST_CASE("a stop that a service manager sends to the tool alone arrives once at each") {
