@@ -1,7 +1,7 @@
 // What a look at all processes costs, at 200, 2,000 and 10,000 of them: the table of this library,
-// lean and with what `ps aux` and the audit ask for, beside ps, psutil and the script that the
-// audit takes the place of. Prints one table; each figure is processor time, the least of several
-// runs.
+// lean and with what `ps aux`, psutil and the audit ask for, and a whole census, beside ps, psutil
+// and the script that the audit takes the place of. Prints one table: the processor time of each,
+// the least of several runs, and how many times as much the others take.
 //
 //   bench_table_bench            all sizes
 //   bench_table_bench 2000       this many
@@ -19,6 +19,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <instance_guard/ghost_census.hpp>
 #include <instance_guard/process_table.hpp>
 #include <string>
 #include <vector>
@@ -147,65 +148,93 @@ ps aux | awk '$8 == "Z"' | head -10
 ps aux | grep "[p]ytest" | awk '{print $1, $2, $11}'
 true)";
 
-/// `ours` is what it is compared with.
-void row(const char* what, double took, double ours) {
-  if (took <= 0)
-    std::printf("  %-46s %13s\n", what, "not here");
-  else
-    std::printf("  %-46s %10.2f ms %8.1f x\n", what, took, took / ours);
+/// What others need for it.
+struct others {
+  double ps = 0;
+  double psutil = 0;             ///< what `ps aux` tells
+  double psutil_everything = 0;  ///< as far as it can: no cgroup, session, group, namespace
+  double script = 0;
+};
+
+/// How many times as long the others take.
+void row(const char* what, double took, std::size_t rows, const others& than) {
+  std::printf("  %-39s %9.2f ms %7.2f us", what, took, took * 1000 / static_cast<double>(rows));
+  for (const double other : {than.ps, than.psutil, than.psutil_everything, than.script})
+    if (other > 0)
+      std::printf(" %8.1f x", other / took);
+    else
+      std::printf(" %10s", "-");
+  std::printf("\n");
+}
+
+others measure_others(int rounds, int script_rounds) {
+  others result;
+  result.ps = least_milliseconds(rounds, [] { return run({"ps", "aux"}); });
+  result.script = least_milliseconds(script_rounds, [] { return run({"sh", "-c", old_script}); });
+  const std::string python = python_with_psutil();
+  if (python.empty()) return result;
+  const auto by_psutil = [&](const char* text) {
+    return least_milliseconds(rounds, [&] { return run({python, "-c", text}); });
+  };
+  const double start = by_psutil(psutil_import);
+  result.psutil = by_psutil(psutil_all) - start;
+  result.psutil_everything = by_psutil(psutil_everything) - start;
+  return result;
 }
 
 void measure(std::size_t count, int rounds, const std::string& self) {
   const crowd sleepers(count);
-  const auto read_with = [](const read_options& what) {
-    std::error_code ec;
-    const process_table table = process_table::read(what, ec);
-    return !ec;
+  const auto read_with = [&](const read_options& what) {
+    return least_milliseconds(rounds, [&] {
+      std::error_code ec;
+      const process_table table = process_table::read(what, ec);
+      return !ec;
+    });
+  };
+  const auto heap_of = [](const read_options& what, std::size_t& rows) {
+    const std::size_t before = heap_in_use();
+    const process_table table = process_table::read(what);
+    rows = table.size();
+    return (heap_in_use() - before) / rows;
   };
   read_options arguments;
   arguments.arguments = true;
-  const std::size_t before = heap_in_use();
-  std::size_t rows = 0;
-  std::size_t kept = 0;
-  {
-    const process_table table = process_table::read();
-    rows = table.size();
-    kept = heap_in_use() - before;
-  }
-  const double lean = least_milliseconds(rounds, [&] { return read_with({}); });
-  const double like_ps = least_milliseconds(rounds, [&] { return read_with(arguments); });
-  const double all =
-      least_milliseconds(rounds, [&] { return read_with(read_options::everything()); });
-  const double program = least_milliseconds(rounds, [&] { return run({self, "--list"}); });
-  const double ps = least_milliseconds(rounds, [] { return run({"ps", "aux"}); });
-  const std::string python = python_with_psutil();
-  const auto by_psutil = [&](const char* text) {
-    if (python.empty()) return 0.0;
-    const double start = least_milliseconds(rounds, [&] {
-      return run({python, "-c", psutil_import});
-    });
-    return least_milliseconds(rounds, [&] { return run({python, "-c", text}); }) - start;
+  read_options as_psutil = read_options::everything();
+  as_psutil.cgroup = as_psutil.file_ids = false;
+  // A whole audit but the words: its table, and what the rules make of it. (Without a zombie it does
+  // not wait, and reads no second one.)
+  const census_options all_users = [] {
+    census_options result;
+    result.all_users = true;
+    return result;
+  }();
+  const read_options audit = census_read_options(all_users);
+  const auto whole = [&] {
+    std::error_code ec;
+    const process_table table = process_table::read(audit, ec);
+    if (!ec) take_census(table, nullptr, all_users, ec);
+    return !ec;
   };
-  const double psutil = by_psutil(psutil_all);
-  const double psutil_most = by_psutil(psutil_everything);
-  const double script = least_milliseconds(count > 5'000 ? 1 : std::min(rounds, 3), [] {
-    return run({"sh", "-c", old_script});
-  });
-  std::printf("%zu processes, %zu of them the crowd: lean table %zu bytes a process\n", rows,
-              sleepers.size(), kept / rows);
-  std::printf("  %-46s %13s %10s\n", "", "", "as ours");
-  row("process_table, lean", lean, lean);
-  row("process_table, with arguments", like_ps, like_ps);
-  row("... a whole program that prints them", program, like_ps);
-  row("ps aux", ps, like_ps);
-  row("psutil.process_iter, what ps aux tells*", psutil, like_ps);
-  row("the weekly script", script, like_ps);
-  row("process_table, everything", all, all);
-  row("psutil.process_iter, everything*", psutil_most, all);
-  std::printf("  * without the start of Python and the import\n");
-  std::printf("  per process: lean %.2f us, arguments %.2f us, everything %.2f us\n\n",
-              lean * 1000 / static_cast<double>(rows), like_ps * 1000 / static_cast<double>(rows),
-              all * 1000 / static_cast<double>(rows));
+  std::size_t rows = 0;
+  const std::size_t audit_bytes = heap_of(audit, rows);
+  const std::size_t lean_bytes = heap_of({}, rows);
+  const others than = measure_others(rounds, count > 5'000 ? 1 : std::min(rounds, 3));
+  std::printf("%zu processes, %zu of them the crowd: table %zu bytes a process, the audit's %zu\n",
+              rows, sleepers.size(), lean_bytes, audit_bytes);
+  std::printf("  %-39s %12s %10s %10s %10s %10s %10s\n", "", "", "a process", "ps aux", "psutil*",
+              "all of it*", "script");
+  row("process_table, lean", read_with({}), rows, than);
+  row("process_table, what ps aux tells", read_with(arguments), rows, than);
+  row("... a whole program that prints it",
+      least_milliseconds(rounds, [&] { return run({self, "--list"}); }), rows, than);
+  row("process_table, all that psutil tells", read_with(as_psutil), rows, than);
+  row("process_table, what the audit reads", read_with(audit), rows, than);
+  row("process_table, everything", read_with(read_options::everything()), rows, than);
+  row("a whole census, table and rules", least_milliseconds(rounds, whole), rows, than);
+  std::printf("  * process_iter: what ps aux tells; with exe, cwd, environ, num_threads as well.\n"
+              "    Without the start of Python and the import. The others, each by itself: %.1f,\n"
+              "    %.1f, %.1f, %.1f ms\n\n",
+              than.ps, than.psutil, than.psutil_everything, than.script);
   std::fflush(stdout);
 }
 

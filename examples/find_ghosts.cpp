@@ -20,7 +20,7 @@ int main() {
 
   const process_table before = process_table::read();
   std::this_thread::sleep_for(100ms);
-  const process_table now = process_table::read();
+  const process_table now = process_table::read(census_read_options());
 
   bool found = false;
   const census result = take_census(now, &before);

@@ -127,6 +127,27 @@ TEST_CASE("a child of another program is that program's") {
   s.end();
 }
 
+TEST_CASE("a table that was read for a census is judged as it was, without reading again") {
+  const support::scene s;
+  support::program child = s.start(s.words({"sleep"}));
+  REQUIRE(child.read_until("ready"));
+  const process_table lean = process_table::read();
+  const process_table full = process_table::read(census_read_options());
+  CHECK(full.stores(census_read_options()));
+  CHECK(!lean.stores(census_read_options()));
+  census_options everybody;
+  everybody.all_users = true;
+  CHECK(!full.stores(census_read_options(everybody)));
+  CHECK(process_table::read(census_read_options(everybody)).stores(census_read_options()));
+  census_options options;
+  options.services = {{"helper", s.helper(), 1}};
+  CHECK(take_census(lean, nullptr, options).services.at(0).found == 1);
+  child.signal(SIGKILL);
+  child.wait();
+  CHECK(take_census(full, nullptr, options).services.at(0).found == 1);
+  CHECK(take_census(lean, nullptr, options).services.at(0).found == 0);
+}
+
 TEST_CASE("a process that is not in the table has nobody") {
   process_info stranger;
   stranger.id.pid = ::getpid();

@@ -94,6 +94,35 @@ TEST_CASE("what was not asked for is not read") {
   CHECK(got->markers.empty());
 }
 
+TEST_CASE("without the ids of files their paths are read all the same") {
+  std::error_code ec;
+  read_options what = read_options::everything();
+  what.file_ids = false;
+  const process_table table = process_table::read(what, ec);
+  const process_details* got = table.stored_details(*table.find(::getpid()));
+  REQUIRE(got != nullptr);
+  const process_details all = details_of(::getpid());
+  CHECK(got->executable.path == all.executable.path);
+  CHECK(got->working_directory.path == all.working_directory.path);
+  CHECK(got->executable.inode == 0);
+  CHECK(all.executable.inode != 0);
+  CHECK(!table.stores(read_options::everything()));
+  CHECK(table.stores(what));
+  const scene s;
+  const std::string path = s / "gone (deleted)";
+  std::filesystem::create_directory(path);
+  program child =
+      s.start(s.words({"sleep"}), {.before_exec = [&] { return ::chdir(path.c_str()) == 0; }});
+  REQUIRE(child.read_until("ready"));
+  CHECK(!details_of(child.pid(), what).working_directory.deleted);
+  std::filesystem::remove(path);
+  const process_details gone = details_of(child.pid(), what);
+  CHECK(gone.working_directory.deleted);
+  CHECK(gone.working_directory.path == path);
+  child.signal(SIGKILL);
+  child.wait();
+}
+
 TEST_CASE("details of one user's processes only") {
   read_options what = read_options::everything();
   what.details_of = ::geteuid() + 1;

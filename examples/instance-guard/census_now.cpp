@@ -71,11 +71,11 @@ void wait_for_zombies(milliseconds how_long) {
 
 census take_census_now(const census_arguments& arguments) {
   const census_options options = options_of(arguments);
-  const process_table earlier = process_table::read();
+  const process_table earlier = process_table::read(census_read_options(options));
   const milliseconds wait = parse_duration(arguments.zombie_wait).value_or(milliseconds(2'000));
   if (!has_zombies(earlier, options)) return take_census(earlier, nullptr, options);
   wait_for_zombies(std::min(wait, milliseconds(3'600'000)));
-  const process_table now = process_table::read();
+  const process_table now = process_table::read(census_read_options(options));
   return take_census(now, &earlier, options);
 }
 

@@ -2,7 +2,7 @@
 //
 //   process_table before = process_table::read();
 //   sleep(2);                                        // a zombie is one that is still there
-//   process_table now = process_table::read();
+//   process_table now = process_table::read(census_read_options());
 //   for (const ghost& each : take_census(now, &before).ghosts)
 //     puts((each.headline + ": " + each.why + "\n  " + each.remedy).c_str());
 //
@@ -22,6 +22,12 @@
 #include "ghost_census_types.hpp"
 
 namespace instance_guard {
+
+/// What to read a table with that is meant for take_census(): then each process is looked at once.
+/// Of any other table the census reads the details itself.
+inline read_options census_read_options(const census_options& options = {}) {
+  return detail::census_details(options.all_users);
+}
 
 /// Finds the ghosts of a table. `earlier`: a table read some seconds before; without it no zombie
 /// is confirmed. Reads more of single processes (/proc), of the files that they run, and of the

@@ -35,7 +35,7 @@ inline lock_status query_lock(std::string_view name, const lock_options& options
     const detail::lock_name folded(name);
     detail::process_list seen;
     if (folded)
-      status = detail::query(folded, options, seen, ec);
+      status = detail::query(folded, options, &seen, ec);
     else
       ec = errc::invalid_name;
   });
@@ -50,7 +50,7 @@ inline std::vector<lock_status> list_locks(const lock_options& options,
                                            std::error_code& ec) noexcept {
   ec.clear();
   std::vector<lock_status> result;
-  detail::without_throwing(ec, [&] { result = detail::list(options, ec); });
+  detail::without_throwing(ec, [&] { result = detail::list(options, true, ec); });
   return result;
 }
 inline std::vector<lock_status> list_locks(std::error_code& ec) noexcept {

@@ -177,6 +177,9 @@ class process_table {
     return &details_[static_cast<std::size_t>(mine - begin())];
   }
 
+  /// True if all that `what` asks for was read together with the table.
+  bool stores(const read_options& what) const { return !details_.empty() && what_.cover(what); }
+
   /// Reads more of one process, now. It is the process of the row, or no_such_process: never the
   /// one that has its pid by now, not even in part. A part that can't be read is empty and has its
   /// reason; that is no error of the call. `what.proc` is that of the table. Errors:
@@ -187,7 +190,7 @@ class process_table {
     process_details result;
     detail::without_throwing(ec, [&] {
       if (!from_elsewhere_) {
-        result = detail::read_details(row.id, what, proc_, ec);
+        result = detail::read_details(row.id, what, what_.proc, ec);
         return;
       }
       const process_details* known = stored_details(row);
@@ -214,7 +217,7 @@ class process_table {
   void fill(const read_options& what, std::error_code& ec) {
     detail::table_content content = detail::read_table(what, ec);
     if (ec) return;
-    proc_ = what.proc;
+    what_ = what;
     taken_at_ = content.taken_at;
     unreadable_ = content.unreadable;
     hides_others_ = content.hides_others;
@@ -275,7 +278,7 @@ class process_table {
   std::vector<process_details> details_ = {};  // of each row, or none
   row_index by_parent_ = {};
   row_index by_session_ = {};
-  std::string proc_ = {};
+  read_options what_ = {};  // was read
   std::chrono::system_clock::time_point taken_at_ = {};
   std::size_t unreadable_ = 0;
   bool hides_others_ = false;

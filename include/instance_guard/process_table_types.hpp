@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -142,10 +143,24 @@ struct read_options {
   bool working_directory = false;
   bool cgroup = false;  ///< and container, and pid namespace
   bool markers = false;
+  bool file_ids = true;  ///< device and inode of the executable and the working directory, if asked
   std::vector<std::string> variables = {};  ///< more names, if `markers`
   std::size_t max_arguments = 256 * 1024;   ///< bytes a process; the kernel allows 6 MiB
   std::optional<uid_t> details_of = {};     ///< details of this user's processes only
   std::string proc = {};                    ///< where it is mounted; empty: /proc
+
+  /// True if all that `other` asks for is asked for here as well.
+  bool cover(const read_options& other) const {
+    const bool links = other.executable || other.working_directory;
+    if (other.markers)
+      for (const std::string& each : other.variables)
+        if (std::find(variables.begin(), variables.end(), each) == variables.end()) return false;
+    return (arguments || !other.arguments) && (executable || !other.executable) &&
+           (working_directory || !other.working_directory) && (cgroup || !other.cgroup) &&
+           (markers || !other.markers) && (file_ids || !other.file_ids || !links) &&
+           (max_arguments >= other.max_arguments || !other.arguments) &&
+           (!details_of || details_of == other.details_of) && proc == other.proc;
+  }
 
   /// Everything there is.
   static read_options everything() {

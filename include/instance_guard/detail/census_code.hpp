@@ -30,9 +30,20 @@ struct code_change {
   explicit operator bool() const noexcept { return !what.empty(); }
 };
 
-inline bool same_file(const struct stat& facts, const process_file& file) noexcept {
-  return static_cast<std::uint64_t>(facts.st_dev) == file.device &&
-         static_cast<std::uint64_t>(facts.st_ino) == file.inode;
+inline bool same_file(const struct stat& a, const struct stat& b) noexcept {
+  return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/// The file that runs under the pid of a process, wherever it is by now. False: it can't be told.
+inline bool stat_executable(const census_process& of, struct stat& out) noexcept {
+  char path[64];
+  return platform::sys::fstatat(AT_FDCWD, platform::proc_path(path, of.pid(), "exe"), &out, 0) == 0;
+}
+
+/// True if the pid is still that of the process of the table.
+inline bool is_still_there(const census_process& of) noexcept {
+  std::error_code ec;
+  return process_identity::of(of.pid(), ec) == of.info->id && !ec;
 }
 
 /// When a file was put where it is.
@@ -49,7 +60,9 @@ inline bool is_later(wall_time at, const census_process& of, const census_view& 
 /// The executable: deleted, replaced, or moved aside for another one.
 inline code_change executable_change(const census_process& of, const census_view& view) {
   const process_file& file = of.details.executable;
-  if (file.path.empty() || file.inode == 0 || starts_with(file.path, "/memfd:")) return {};
+  struct stat running = {};
+  if (file.path.empty() || starts_with(file.path, "/memfd:") || !stat_executable(of, running))
+    return {};
   const followed_path there = follow_path(file.path, view.slow);
   if (there.slow) return {};
   if (there.path.empty()) {
@@ -58,16 +71,18 @@ inline code_change executable_change(const census_process& of, const census_view
     const bool known = ::stat(parent_path(file.path).c_str(), &directory) == 0;
     return {"executable_deleted", file.path, {}, known ? modified_at(directory) : wall_time()};
   }
-  if (S_ISREG(there.facts.st_mode) && !same_file(there.facts, file))
-    return {"executable_replaced", file.path, {}, placed_at(there.facts)};
+  if (S_ISREG(there.facts.st_mode) && !same_file(there.facts, running))
+    return is_still_there(of)
+               ? code_change{"executable_replaced", file.path, {}, placed_at(there.facts)}
+               : code_change();
   // "mv bot bot.old; cp new bot"
   if (of.program.interpreter != language::none || of.details.arguments.empty()) return {};
   const followed_path given = follow_path(
       absolute_path(of.details.working_directory.path, of.details.arguments.front()), view.slow);
   if (given.path.empty() || !given.links.empty() || !S_ISREG(given.facts.st_mode) ||
-      same_file(given.facts, file) || parent_path(given.path) != parent_path(file.path) ||
+      same_file(given.facts, running) || parent_path(given.path) != parent_path(file.path) ||
       !starts_with(base_name(file.path), base_name(given.path)) ||
-      !is_later(placed_at(given.facts), of, view))
+      !is_later(placed_at(given.facts), of, view) || !is_still_there(of))
     return {};
   return {"executable_replaced", given.path, {}, placed_at(given.facts)};
 }

@@ -29,7 +29,7 @@ inline std::vector<lock_status> census_locks(const census_options& options) {
   for (const lock_scope scope : {lock_scope::user, lock_scope::host}) {
     where.scope = scope;
     std::error_code ec;
-    for (lock_status& each : list_locks(where, ec)) {
+    for (lock_status& each : list(where, false, ec)) {
       bool known = false;  // one directory for both scopes
       for (const lock_status& other : result)
         known = known || (other.path == each.path && other.name == each.name);

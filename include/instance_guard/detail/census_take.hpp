@@ -90,7 +90,11 @@ inline census take(const process_table& now, const process_table* earlier,
       each.ignores_hangup = ignores_hangup(each.info->id);
     left.push_back(judge_left(view, each));
   }
-  const std::vector<stale_code> code = look_for_stale(view);
+  // Of several the one is kept that runs current code.
+  const bool looks_at_code =
+      is_wanted(options, ghost_kind::stale) || is_wanted(options, ghost_kind::duplicate);
+  const std::vector<stale_code> code =
+      looks_at_code ? look_for_stale(view) : std::vector<stale_code>(view.all.size());
   report_blocked(view, locks, out);
   find_duplicates(view, left, code, options, out);
   for (std::size_t i = 0; i < options.services.size(); ++i)

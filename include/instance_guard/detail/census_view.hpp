@@ -132,20 +132,23 @@ inline bool has_ended(const process_info& info) noexcept {
   return none && met == met_again;
 }
 
-/// What the rules need of each process.
-inline read_options census_details() {
+/// What the rules need of each process that is looked at.
+inline read_options census_details(bool all_users) {
   read_options what = read_options::everything();
+  what.file_ids = false;  // of the executable alone, where the file at its path is another one
   what.variables = {"PWD"};
   what.max_arguments = 64 * 1024;
+  if (!all_users) what.details_of = ::geteuid();
   return what;
 }
 
-/// Reads the details of those that the options ask for.
+/// Has the details of those that the options ask for: of the table, or read now.
 inline census_view make_census_view(const process_table& table, const census_options& options) {
   census_view view;
   view.table = &table;
   view.all.reserve(table.size());
-  const read_options what = census_details();
+  const read_options what = census_details(options.all_users);
+  const bool stored = table.stores(what);
   const uid_t user = ::geteuid();
   for (const process_info& each : table) {
     census_process one;
@@ -153,7 +156,10 @@ inline census_view make_census_view(const process_table& table, const census_opt
     one.ended = has_ended(each);
     if (!each.kernel_thread && (options.all_users || each.user == user)) {
       std::error_code ec;
-      one.details = table.details(each, what, ec);
+      if (stored)
+        one.details = *table.stored_details(each);
+      else
+        one.details = table.details(each, what, ec);
       one.visible = !ec;
     }
     view.all.push_back(std::move(one));

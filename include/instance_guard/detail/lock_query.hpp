@@ -153,8 +153,8 @@ inline void query_file(int directory, const lock_name& name, lock_status& status
   status.state = empty ? lock_state::free : lock_state::abandoned;
 }
 
-/// `seen` is for several names in a row: one look at all processes.
-inline lock_status query(const lock_name& name, const lock_options& options, process_list& seen, std::error_code& ec) {
+/// `seen` is for several names in a row: one look at all processes. Null: the children are not asked for.
+inline lock_status query(const lock_name& name, const lock_options& options, process_list* seen, std::error_code& ec) {
   lock_status status;
   status.name = name.view();
   status.scope = options.scope;
@@ -172,10 +172,10 @@ inline lock_status query(const lock_name& name, const lock_options& options, pro
     std::size_t root_count = 0;
     for (const process_identity& each : {status.holder->process, status.holder->warden})
       if (each && is_alive(each)) roots[root_count++] = each.pid;
-    if (root_count != 0) {
+    if (root_count != 0 && seen != nullptr) {
       std::error_code
           unseen;  // without a list of processes the children are not known, the rest is
-      for (const process_identity& each : descendants_of(roots, root_count, seen, unseen))
+      for (const process_identity& each : descendants_of(roots, root_count, *seen, unseen))
         if (each.pid != status.holder->warden.pid) status.children.push_back(each);
       if (is(unseen, std::errc::not_enough_memory)) ec = unseen;
     }
@@ -184,7 +184,7 @@ inline lock_status query(const lock_name& name, const lock_options& options, pro
   return status;
 }
 
-inline std::vector<lock_status> list(const lock_options& options, std::error_code& ec) {
+inline std::vector<lock_status> list(const lock_options& options, bool with_children, std::error_code& ec) {
   std::vector<lock_status> result;
   std::vector<std::string> names;
   const lock_directory directory = open_lock_directory(options, directory_use::look);
@@ -228,7 +228,7 @@ inline std::vector<lock_status> list(const lock_options& options, std::error_cod
   const std::vector<std::string>& sorted = names;  // one kind of iterator less to instantiate
   for (const std::string& name : sorted) {
     std::error_code one;
-    lock_status status = query(lock_name(name), options, seen, one);
+    lock_status status = query(lock_name(name), options, with_children ? &seen : nullptr, one);
     if (status.state != lock_state::free) result.push_back(std::move(status));
   }
   return result;

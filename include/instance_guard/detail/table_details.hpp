@@ -98,7 +98,7 @@ struct found_process {
 /// 0, or a negated errno; `view` is open.
 inline int look_at_process(found_process& out) noexcept {
   const int result = platform::view_user(out.view, out.user);
-  return result != 0 ? result : platform::view_stat(out.view, out.facts, &out.in_transition);
+  return result != 0 ? result : platform::view_stat(out.view, out.facts);
 }
 
 /// Whether reading its memory (arguments, environment) could hang: that takes a lock of it, which
@@ -117,25 +117,30 @@ inline std::error_code memory_may_hang(found_process& process, table_patience& p
 /// it has nothing.
 inline std::error_code why_without_memory(found_process& process) noexcept {
   process.view.thread = 0;
-  if (look_at_process(process) != 0 || process.ended())
+  if (platform::view_stat(process.view, process.facts, &process.in_transition) != 0 ||
+      process.ended())
     return std::make_error_code(std::errc::no_such_process);
   if (process.in_transition) return std::make_error_code(std::errc::resource_unavailable_try_again);
   return {};
 }
 
-inline int read_file_link(const platform::process_view& view, const char* leaf, process_file& out) {
+inline int read_file_link(const platform::process_view& view, const char* leaf, bool with_id,
+                          process_file& out) {
   char path[4096];
   const long size = platform::read_view_link(view, leaf, path, sizeof path);
   if (size < 0) return static_cast<int>(size);
   std::string_view text(path, static_cast<std::size_t>(size));
+  constexpr std::string_view suffix = " (deleted)";
+  const bool may_be_deleted =
+      text.size() > suffix.size() && text.substr(text.size() - suffix.size()) == suffix;
   struct stat facts = {};
-  const int result = platform::stat_view_link(view, leaf, facts);
-  if (result == 0) {
+  const int result =
+      with_id || may_be_deleted ? platform::stat_view_link(view, leaf, facts) : -ENOENT;
+  if (with_id && result == 0) {
     out.device = static_cast<std::uint64_t>(facts.st_dev);
     out.inode = static_cast<std::uint64_t>(facts.st_ino);
   }
-  constexpr std::string_view suffix = " (deleted)";
-  if (text.size() > suffix.size() && text.substr(text.size() - suffix.size()) == suffix) {
+  if (may_be_deleted) {
     // Or it is called so.
     struct stat there = {};
     const std::string whole(text);
@@ -173,7 +178,8 @@ struct found_variables {
     constexpr std::string_view begins = "BCGIJRST";
     const std::size_t sign = entry.find('=');
     if (sign == std::string_view::npos || sign == 0) return true;
-    if (what.variables.empty() && begins.find(entry.front()) == std::string_view::npos) return true;
+    if (begins.find(entry.front()) == std::string_view::npos && !begins_as_wanted(entry.front()))
+      return true;
     if (!is_wanted_variable(entry.substr(0, sign), what)) return true;
     without_throwing(fault, [&] {
       constexpr std::size_t most = 300;
@@ -181,6 +187,11 @@ struct found_variables {
           {std::string(entry.substr(0, sign)), std::string(entry.substr(sign + 1, most))});
     });
     return !fault;
+  }
+  bool begins_as_wanted(char first) const noexcept {
+    for (const std::string& each : what.variables)
+      if (!each.empty() && each.front() == first) return true;
+    return false;
   }
   static bool visit(const char* text, std::size_t size, void* self) noexcept {
     return static_cast<found_variables*>(self)->add({text, size});
@@ -258,10 +269,10 @@ inline int fill_details(found_process process, const read_options& what, table_p
                               (led_by_another || process.facts.state != 'Z') && !process.ended();
   if (runs_a_program) {
     if (what.executable)
-      out.executable_fault = fault_of(read_file_link(process.view, "exe", out.executable));
+      out.executable_fault = fault_of(read_file_link(process.view, "exe", what.file_ids, out.executable));
     if (what.working_directory)
       out.working_directory_fault =
-          fault_of(read_file_link(process.view, "cwd", out.working_directory));
+          fault_of(read_file_link(process.view, "cwd", what.file_ids, out.working_directory));
     if (what.arguments || what.markers)
       if (const int result = fill_from_memory(process, what, patience, out); result < 0)
         return result;

@@ -197,8 +197,20 @@ INSTANCE_GUARD_NO_SANITIZE inline int view_living_thread(process_view& view, cha
 INSTANCE_GUARD_NO_SANITIZE inline int view_pid_namespace(const process_view& view,
                                                          uint64_t& out) noexcept {
   char path[64];
+  const char* const leaf = inspect::leaf_path(view, path, "ns/pid");
+  // The link says it, "pid:[4026531836]", at half of what following it costs.
+  char text[64];
+  const long size = sys::readlinkat(view.directory, leaf, text, sizeof text);
+  const char* at = text + sizeof "pid:[" - 1;
+  if (size > at - text && at[-1] == '[') {
+    const uint64_t inode = inspect::decimal(at, text + size);
+    if (inode != 0 && at == text + size - 1 && *at == ']') {
+      out = inode;
+      return 0;
+    }
+  }
   struct stat facts;
-  const int result = sys::fstatat(view.directory, inspect::leaf_path(view, path, "ns/pid"), &facts, 0);
+  const int result = sys::fstatat(view.directory, leaf, &facts, 0);
   if (result == 0) out = facts.st_ino;
   return result;
 }
