@@ -286,7 +286,11 @@ TEST_CASE("Discord: at most 2,000 characters, nobody is mentioned, no text leave
   CHECK(text.find("**tesseract: 1 critical, 1 warning**") == 0);
   CHECK(text.find("keep 51877") != std::string::npos);
   CHECK(nlohmann::json::parse(tool::audit_discord(report_of({}))[0])["content"].get<std::string>().find(
-            "**tesseract: clean** 643 processes") == 0);
+            "**tesseract: clean** 643 processes, 0 guards held, no ghost on record") == 0);
+  audit_report later = report_of({});
+  later.last_ghost = later.census.taken_at - std::chrono::hours(21 * 24);
+  CHECK(nlohmann::json::parse(tool::audit_discord(later)[0])["content"].get<std::string>().find(
+            "0 guards held, last ghost 21d ago") != std::string::npos);
 }
 
 TEST_CASE("Nagios: one line, one bar, performance data") {

@@ -45,7 +45,8 @@ void add_audit(CLI::App& root, invocation& call) {
                   "Write gauges into FILE.prom, for node_exporter; beside another output, or alone")
       ->type_name("FILE");
   sub->add_flag("--discord", arguments->discord,
-                "Messages for a webhook, one a line; posted if the address is known");
+                "Messages for a webhook, one a line; posted if the address is known. Keeps when the "
+                "last ghost was seen");
   sub->add_option("--webhook-file", arguments->webhook_file,
                   "File with the webhook's address, which only its owner can read (default: "
                   "INSTANCE_GUARD_WEBHOOK)")

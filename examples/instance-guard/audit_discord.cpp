@@ -62,6 +62,15 @@ std::string payload(const std::string& content) {
   return message.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
+/// What is on record of earlier audits, and no more than that.
+std::string last_ghost_of(const audit_report& report) {
+  if (!report.last_ghost) return "no ghost on record";
+  return "last ghost " +
+         age(std::chrono::duration_cast<std::chrono::seconds>(report.census.taken_at -
+                                                              *report.last_ghost)) +
+         " ago";
+}
+
 std::string header_of(const audit_report& report) {
   const std::string host = plain(cut(shown(report.host), 64));
   std::size_t held = 0;
@@ -70,7 +79,7 @@ std::string header_of(const audit_report& report) {
     return "**" + host + ": " + summary_of(report) + "** (" +
            local_time(report.census.taken_at).substr(0, 10) + ")";
   return "**" + host + ": clean** " + counted(report.census.processes, "process", "processes") +
-         ", " + counted(held, "guard", "guards") + " held" +
+         ", " + counted(held, "guard", "guards") + " held, " + last_ghost_of(report) +
          (report.census.complete ? "" : ", not all could be seen");
 }
 

@@ -1,7 +1,9 @@
 // What audit has found, and the ways to say it.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +16,7 @@ namespace tool {
 struct audit_report {
   instance_guard::census census = {};
   std::vector<lock_view> locks = {};
+  std::optional<std::chrono::system_clock::time_point> last_ghost = {};  ///< of an earlier audit
   std::string host = {};
   std::string user = {};
   bool all_users = false;

@@ -2,6 +2,7 @@
 #include <pwd.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "audit_report.hpp"
 #include "census_commands.hpp"
 #include "helper_programs.hpp"
+#include "last_ghost.hpp"
 #include "text.hpp"
 
 namespace tool {
@@ -55,6 +57,20 @@ audit_report take_report(const audit_arguments& arguments) {
   return report;
 }
 
+/// Only the messages tell it, so only they keep it: other outputs leave nothing behind. That it
+/// can't be kept is no fault of the audit.
+void recall_last_ghost(audit_report& report) {
+  const std::string directory = state_directory();
+  if (report.ghosts() == 0) {
+    report.last_ghost = read_last_ghost(directory, report.census.taken_at);
+    return;
+  }
+  const std::string fault = write_last_ghost(directory, report.census.taken_at);
+  if (!fault.empty())
+    std::fprintf(stderr, "instance-guard: warning: the time of this ghost is not kept: %s\n",
+                 shown(fault).c_str());
+}
+
 void tell_discord(const audit_arguments& arguments, const audit_report& report) {
   if (arguments.only_ghosts && report.exit_code == 0) return;
   const std::vector<std::string> payloads = audit_discord(report);
@@ -75,7 +91,8 @@ void tell_discord(const audit_arguments& arguments, const audit_report& report) 
 }  // namespace
 
 int audit(const audit_arguments& arguments, const invocation&) {
-  const audit_report report = take_report(arguments);
+  audit_report report = take_report(arguments);
+  if (arguments.discord) recall_last_ghost(report);
   if (!arguments.prometheus.empty())
     write_prometheus(arguments.prometheus, audit_prometheus(report));
   if (arguments.json)

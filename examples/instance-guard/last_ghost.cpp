@@ -1,0 +1,133 @@
+#include "last_ghost.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <cstdlib>
+#include <string_view>
+#include <system_error>
+
+#include <instance_guard/file_descriptor.hpp>
+
+namespace tool {
+namespace {
+
+using instance_guard::file_descriptor;
+using std::chrono::seconds;
+
+constexpr char file_name[] = "last-ghost";
+
+std::string variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value != nullptr ? value : "";
+}
+
+bool is_absolute(const std::string& path) { return !path.empty() && path.front() == '/'; }
+
+/// Nobody else may put something in its place: it is one's own, or root's, and others can't write.
+bool is_safe(const struct stat& facts) {
+  return (facts.st_uid == ::geteuid() || facts.st_uid == 0) && (facts.st_mode & 0022) == 0;
+}
+
+/// The directory itself may be reached through links (a service manager makes some); it is looked at
+/// once it is open. Empty: `fault` is set.
+file_descriptor open_directory(const std::string& path, int& fault) {
+  file_descriptor directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK));
+  struct stat facts = {};
+  fault = !directory || ::fstat(directory.get(), &facts) != 0 ? errno : is_safe(facts) ? 0 : EPERM;
+  if (fault != 0) directory.reset();
+  return directory;
+}
+
+/// What is missing of the path, readable by its owner alone.
+void make_directory(const std::string& path) {
+  for (std::size_t slash = path.find('/', 1); slash != std::string::npos;
+       slash = path.find('/', slash + 1))
+    ::mkdir(path.substr(0, slash).c_str(), 0700);
+  ::mkdir(path.c_str(), 0700);
+}
+
+/// Its number, if `text` is one line of digits and nothing else.
+std::optional<std::int64_t> number_of(std::string_view text) {
+  if (text.size() < 2 || text.size() > 12 || text.back() != '\n') return {};
+  std::int64_t value = 0;
+  for (const char c : text.substr(0, text.size() - 1)) {
+    if (c < '0' || c > '9') return {};
+    value = value * 10 + (c - '0');
+  }
+  return value;
+}
+
+int write_all(int file, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t wrote = ::write(file, text.data(), text.size());
+    if (wrote < 0 && errno != EINTR) return errno;
+    if (wrote > 0) text.remove_prefix(static_cast<std::size_t>(wrote));
+  }
+  return ::fsync(file) == 0 ? 0 : errno;
+}
+
+}  // namespace
+
+std::string state_directory() {
+  // A service manager that gives several separates them by colons.
+  const std::string given = variable("STATE_DIRECTORY");
+  if (is_absolute(given)) return given.substr(0, given.find(':'));
+  if (const std::string state = variable("XDG_STATE_HOME"); is_absolute(state))
+    return state + "/instance-guard";
+  const std::string home = variable("HOME");
+  struct stat facts = {};
+  // A home that is not there is not made.
+  if (!is_absolute(home) || ::stat(home.c_str(), &facts) != 0) return {};
+  return home + "/.local/state/instance-guard";
+}
+
+std::optional<wall_time> read_last_ghost(const std::string& path, wall_time now) {
+  if (path.empty()) return {};
+  int fault = 0;
+  const file_descriptor directory = open_directory(path, fault);
+  if (!directory) return {};
+  const file_descriptor file(::openat(directory.get(), file_name,
+                                      O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
+  struct stat facts = {};
+  if (!file || ::fstat(file.get(), &facts) != 0 || !S_ISREG(facts.st_mode) || !is_safe(facts))
+    return {};
+  char text[64];
+  const ssize_t size = ::read(file.get(), text, sizeof text);
+  const auto value = number_of({text, size > 0 ? static_cast<std::size_t>(size) : 0});
+  if (!value || *value <= 0) return {};
+  const wall_time at{seconds(*value)};
+  if (at > now) return {};  // of a clock that was wrong
+  return at;
+}
+
+std::string write_last_ghost(const std::string& path, wall_time at) {
+  if (path.empty()) return "no place for it: neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME";
+  int fault = 0;
+  file_descriptor directory = open_directory(path, fault);
+  if (fault == ENOENT) {
+    make_directory(path);
+    directory = open_directory(path, fault);
+  }
+  const std::string temporary = "." + std::string(file_name) + "." + std::to_string(::getpid());
+  if (fault == 0) {
+    // What an earlier process with this number has left.
+    ::unlinkat(directory.get(), temporary.c_str(), 0);
+    const file_descriptor file(::openat(directory.get(), temporary.c_str(),
+                                        O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+    const auto since = std::chrono::duration_cast<seconds>(at.time_since_epoch());
+    fault = file ? write_all(file.get(), std::to_string(since.count()) + "\n") : errno;
+    if (fault == 0 &&
+        ::renameat(directory.get(), temporary.c_str(), directory.get(), file_name) != 0)
+      fault = errno;
+    if (fault != 0) ::unlinkat(directory.get(), temporary.c_str(), 0);
+  }
+  if (fault == 0) return {};
+  if (fault == EPERM) return path + " belongs to somebody else, or others can write to it";
+  return path + ": " + std::system_category().message(fault);
+}
+
+}  // namespace tool
