@@ -7,6 +7,7 @@ set(instance_guard_headers
   include/instance_guard/detail/census_command.hpp
   include/instance_guard/detail/census_duplicate.hpp
   include/instance_guard/detail/census_git.hpp
+  include/instance_guard/detail/census_idle.hpp
   include/instance_guard/detail/census_index.hpp
   include/instance_guard/detail/census_manager.hpp
   include/instance_guard/detail/census_notes.hpp

@@ -49,6 +49,7 @@ class paper_host {
     uid_t user = ::geteuid();
     std::uint64_t memory = 10 << 20;
     std::string container = {};
+    std::chrono::milliseconds processor = 0ms;
   };
   paper_host& with(const draft& what) {
     process_info info =
@@ -59,6 +60,7 @@ class paper_host {
     info.terminal = what.terminal;
     info.user = what.user;
     info.resident_bytes = what.memory;
+    info.cpu_time = what.processor;
     info.started_at = now_ - what.age;
     if (what.started != 0) info.id.start_time = what.started;
     process_details more;

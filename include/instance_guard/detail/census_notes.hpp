@@ -45,35 +45,6 @@ inline void note_left(const census_view& view, const std::vector<left_process>& 
   }
 }
 
-/// A terminal that nobody has touched, and what runs in it.
-inline void note_idle(const census_view& view, const census_options& options, census& out) {
-  for (const census_process& leader : view.all) {
-    if (!leader.visible || !leader.alive() || leader.ancestor ||
-        leader.info->session != leader.pid())
-      continue;
-    if (leader.info->terminal == 0 || !leader.manager.idle ||
-        *leader.manager.idle < options.older_than)
-      continue;
-    note one;
-    one.kind = note_kind::idle_session;
-    std::string held;
-    for (const process_info& member : view.table->session_members(leader.pid())) {
-      const census_process* of = view.find(member.id.pid);
-      if (of == nullptr || !of->visible || !of->alive() || of->ancestor ||
-          (of->role != process_role::program && of->role != process_role::agent))
-        continue;
-      if (held.size() < 120)
-        held += (held.empty() ? "" : ", ") + of->program.shown + " (pid " +
-                std::to_string(of->pid()) + ")";
-      one.processes.push_back(entry_of(*of));
-    }
-    if (one.processes.empty()) continue;
-    one.text = "nobody has touched " + leader.manager.terminal + " for " +
-               age_text(*leader.manager.idle) + "; it holds " + held;
-    out.notes.push_back(std::move(one));
-  }
-}
-
 inline void note_long_running(const census_view& view, const std::vector<left_process>& left,
                               const census_options& options, census& out) {
   for (std::size_t i = 0; i < view.all.size(); ++i) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "census_duplicate.hpp"
+#include "census_idle.hpp"
 #include "census_manager.hpp"
 #include "census_notes.hpp"
 #include "census_orphan.hpp"
@@ -107,7 +108,8 @@ inline census take(const process_table& now, const process_table* earlier,
   report_stale(view, code, options, out);
   find_zombies(view, earlier, options, out);
   note_left(view, left, options, out);
-  note_idle(view, options, out);
+  note_idle_terminals(view, options, out);
+  note_idle_agents(view, options, out);
   note_long_running(view, left, options, out);
   note_unseen(view, options, out);
   put_in_order(options, out);
