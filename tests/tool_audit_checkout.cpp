@@ -1,0 +1,172 @@
+// audit and real checkouts: one that moved under a process, and one that would execute something.
+#include <doctest/doctest.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "support/own_pid_namespace.hpp"
+#include "support/scene.hpp"
+#include "support/tool_result.hpp"
+#include "support/wait_until.hpp"
+
+using namespace support;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// Runs a script of the shell with git's surroundings; what it said, and true if all of it went well.
+struct shell_result {
+  bool good = false;
+  std::string said = {};
+};
+shell_result shell(const scene& s, const std::string& script) {
+  program run = s.start({"sh", "-c",
+                         "set -e; unset GIT_DIR GIT_WORK_TREE; export HOME=/nonexistent GIT_CONFIG_NOSYSTEM=1 "
+                         "GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b; " +
+                             script},
+                        {.merge_err = true});
+  shell_result result;
+  result.said = run.read_all();
+  const auto status = run.wait();
+  result.good = status && status->exited() && status->code() == 0;
+  return result;
+}
+
+/// An origin with commits, and a clone of it in which a program runs its script.
+class moved_checkout {
+ public:
+  explicit moved_checkout(const scene& s) : s_(s) {}
+
+  bool make() const {
+    return shell(s_, "git init -q origin -b main; cd origin; echo 0 > main.py; git add .; git commit -q -m 0; cd ..; "
+                     "git clone -q origin work").good;
+  }
+  /// Stands for Python with the script of the checkout. Its start is seconds away from both updates.
+  program start() const {
+    const std::string python = s_ / "python3";
+    fs::copy_file(INSTANCE_GUARD_CENSUS_ACTOR, python);
+    wait_for_the_clock();
+    program result = s_.start({python, s_ / "work/main.py"});
+    wait_for_the_clock();
+    return result;
+  }
+  bool pull_twelve() const {
+    return shell(s_, "cd origin; for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo $i > main.py; git commit -q -a -m $i; "
+                     "done; cd ../work; git pull -q").good;
+  }
+
+ private:
+  static void wait_for_the_clock() {
+    const auto then = std::chrono::system_clock::now() + std::chrono::milliseconds(2'200);
+    wait_until([&] { return std::chrono::system_clock::now() > then; });
+  }
+  const scene& s_;
+};
+
+bool has_git(const scene& s) {
+  if (shell(s, "git --version").good) return true;
+  MESSAGE("skipped: there is no git");
+  return false;
+}
+
+bool can_count() {
+  const fs::path counter = fs::path(INSTANCE_GUARD_TOOL).parent_path() / "instance-guard-commits";
+  return ::access(counter.c_str(), X_OK) == 0;
+}
+
+/// In the scene's directory; where there is no pid namespace, no part of it runs.
+template <class Part>
+void alone_in(const scene& s, Part part) {
+  const int code = in_own_pid_namespace([&] { return ::chdir((s / ".").c_str()) == 0 ? part() : 70; });
+  if (code == no_namespace) MESSAGE("skipped: no pid namespace here");
+  else CHECK(code == 0);
+}
+
+int fail(int number, const tool_result& got) {
+  std::fprintf(stderr, "part %d: exit %d\n%s\n", number, got.code, got.out.c_str());
+  return number;
+}
+
+/// Everything in a repository by which git is made to execute something: each writes into the canary.
+std::string poison(const std::string& canary, const std::string& trap) {
+  return "printf '#!/bin/sh\\necho \"$0 $*\" >> " + canary + "\\nexit 1\\n' > " + trap + "; chmod 755 " + trap +
+         "; cd work; for hook in post-checkout post-index-change pre-auto-gc reference-transaction fsmonitor-watchman "
+         "post-rewrite pre-commit; do cp " + trap + " .git/hooks/$hook; done; "
+         "for key in core.fsmonitor core.pager core.editor core.sshCommand core.askPass core.alternateRefsCommand "
+         "diff.external diff.x.command diff.x.textconv filter.x.clean filter.x.smudge filter.x.process "
+         "merge.x.driver credential.helper gpg.program uploadpack.packObjectsHook; do git config $key " + trap +
+         "; done; git config core.hooksPath " + trap + ".d; mkdir " + trap + ".d; cp .git/hooks/* " + trap + ".d/; "
+         "git config filter.x.required true; git config alias.rev-list \"!" + trap + "\"; "
+         "echo '* filter=x diff=x merge=x' > .gitattributes; cp .gitattributes .git/info/attributes; "
+         "printf '[core]\\n\\tfsmonitor = " + trap + "\\n' > .git/more; git config include.path more; "
+         "git config remote.origin.url 'ext::" + trap + "'; git config remote.origin.uploadpack " + trap +
+         "; git config extensions.partialClone origin; git config remote.origin.promisor true; touch -d 2001-01-01 main.py";
+}
+
+}  // namespace
+
+TEST_CASE("a checkout that moved twelve commits in one pull: the tool says so, with both commits") {
+  const scene s;
+  if (!has_git(s)) return;
+  alone_in(s, [&] {
+    const moved_checkout repository(s);
+    if (!repository.make()) return 1;
+    const program bot = repository.start();
+    if (const tool_result before = run_tool(s, {"audit", "--kind", "stale", "--min-age", "0"}); before.code != 0)
+      return fail(2, before);
+    if (!repository.pull_twelve()) return 3;
+    const shell_result from = shell(s, "git -C work rev-parse HEAD@{1} HEAD");
+    std::vector<std::string> heads = lines_of(from.said);
+    if (!from.good || heads.size() != 2) return 4;
+    for (std::string& each : heads) each.resize(7);
+    const tool_result got = run_tool(s, {"audit", "--kind", "stale", "--min-age", "0"});
+    if (got.code != 1 || !got.says("WARNING  stale") || !got.says("work/main.py") || !got.says(heads[0]) ||
+        !got.says(heads[1]))
+      return fail(5, got);
+    if (!fits(got.out)) return fail(6, got);
+    const auto document = nlohmann::json::parse(run_tool(s, {"audit", "--kind", "stale", "--json"}).out);
+    const std::string why = document["ghosts"][0]["why"];
+    const std::string expected = "moved " + heads[0] + " -> " + heads[1] + " in 1 update" +
+                                 (can_count() ? " (12 commits) since it started" : " since it started");
+    if (why.find(expected) == std::string::npos) {
+      std::fprintf(stderr, "%s\n%s\n", why.c_str(), expected.c_str());
+      return 7;
+    }
+    return 0;
+  });
+}
+
+TEST_CASE("nothing is executed for a hostile checkout, and it is told all the same") {
+  const scene s;
+  if (!has_git(s)) return;
+  alone_in(s, [&] {
+    const moved_checkout repository(s);
+    if (!repository.make()) return 1;
+    const program bot = repository.start();
+    if (!repository.pull_twelve()) return 2;
+    const std::string canary = s / "canary", trap = s / "trap";
+    if (const shell_result done = shell(s, poison(canary, trap)); !done.good) {
+      std::fprintf(stderr, "%s\n", done.said.c_str());
+      return 3;
+    }
+    // The trap works: git itself falls into it.
+    shell(s, "git -C work status");
+    if (!fs::exists(canary)) return 4;
+    fs::remove(canary);
+    for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
+             {"audit", "--min-age", "0"}, {"audit", "--min-age", "0", "--json", "--all-users"}}) {
+      const tool_result got = run_tool(s, words);
+      if (got.code == 0 || !got.says("moved ")) return fail(5, got);
+      if (fs::exists(canary)) return fail(6, got);
+    }
+    return 0;
+  });
+}
