@@ -66,6 +66,19 @@ TEST_CASE("sessions, logins, cron and containers are no services") {
   }
 }
 
+TEST_CASE("what a job has started is a runner's, not a service: nobody starts it again") {
+  for (const char* unit : {"actions.runner.knox-shiva.tesseract.service", "jenkins.service", "gitlab-runner.service",
+                           "buildkite-agent@1.service", "jenkins-agent@2.service"}) {
+    CAPTURE(unit);
+    CHECK(unit_of_cgroup(std::string("/system.slice/") + unit) == std::string("CI runner ") + unit);
+    CHECK(origin_of_cgroups(std::string("0::/system.slice/") + unit + "/job\n") == std::string("CI runner ") + unit);
+  }
+  for (const char* unit : {"jenkins-report.service", "actions.service", "runner.service", "gitlab.service"}) {
+    CAPTURE(unit);
+    CHECK(unit_of_cgroup(std::string("/system.slice/") + unit) == std::string("systemd unit ") + unit);
+  }
+}
+
 TEST_CASE("the list of cgroups is read in both versions, and any bytes are bearable") {
   CHECK(origin_of_cgroups("0::/system.slice/shiva.service\n") == "systemd unit shiva.service");
   CHECK(origin_of_cgroups("12:cpu,cpuacct:/\n1:name=systemd:/system.slice/shiva.service\n0::/\n") ==

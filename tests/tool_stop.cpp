@@ -168,6 +168,22 @@ TEST_CASE("... also when only the kernel says that it is a service") {
   CHECK(holder.wait());
 }
 
+TEST_CASE("a job of a CI runner is no service, though it is in the runner's unit: it is stopped") {
+  const scene s;
+  const std::string name = unique_name("tool-stop");
+  service_cgroup unit("jenkins-agent@" + name);
+  program holder = hold(s, name);
+  if (!unit.possible() || !unit.add(holder.pid())) {
+    MESSAGE("skipped: no control group can be made");
+    return;
+  }
+  const tool_result got = run_tool(s, {"stop", name}, {.merge_err = true});
+  CAPTURE(got.out);
+  CHECK(got.code == 0);
+  CHECK(!got.says("systemctl"));
+  CHECK(holder.wait().value_or(no_status).signal() == SIGTERM);
+}
+
 TEST_CASE("not even --force ends what is not proven to be the holder") {
   const scene s;
   const std::string name = unique_name("tool-stop");

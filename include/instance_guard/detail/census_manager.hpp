@@ -66,23 +66,41 @@ inline bool is_adopted(const census_view& view, const census_process& of) noexce
          (parent->pid() == 1 || parent->info->session != parent->pid());
 }
 
-/// Units through which runners of jobs are managed: not what the jobs leave.
-inline bool is_runner_unit(std::string_view unit) noexcept {
-  for (const std::string_view begin :
-       {"actions.runner.", "jenkins", "gitlab-runner", "buildkite-agent"})
-    if (starts_with(unit, begin)) return true;
+/// Runs the jobs of others; not one that somebody talks to.
+inline bool is_job_runner(const census_process& of) {
+  const std::string agent = agent_of(of);
+  return agent == "github" || agent == "jenkins" || agent == "gitlab" || agent == "buildkite";
+}
+
+/// A runner that its unit has started, or what its unit has started it through: no agent is above
+/// it. All others in the cgroup of such a unit are jobs', or what jobs have left.
+inline bool is_runner_itself(const census_view& view, const census_process& of) {
+  const census_process* at = view.parent(of);
+  for (int depth = 0; depth < 256 && at != nullptr; ++depth, at = view.parent(*at))
+    if (at->role == process_role::agent) return false;
+  const census_process* down = &of;
+  for (int depth = 0; depth < 4; ++depth) {
+    if (is_job_runner(*down)) return true;
+    const process_range children = view.table->children_of(down->pid());
+    if (children.size() != 1) return false;
+    down = view.find(children.begin()->id.pid);
+    if (down == nullptr) return false;
+  }
   return false;
 }
 
-inline bool set_unit(const census_process& of, process_manager& out) {
+inline bool set_unit(const census_view& view, const census_process& of, process_manager& out) {
   // What has a terminal was started by hand, though the terminal may itself be a unit's.
   if (of.info->terminal != 0) return false;
-  const std::string origin = origin_of_cgroups(of.details.cgroup);
+  std::string origin = origin_of_cgroups(of.details.cgroup);
+  if (starts_with(origin, "CI runner ")) {
+    if (!is_runner_itself(view, of)) return false;
+    origin.replace(0, sizeof "CI runner " - 1, "systemd unit ");
+  }
   for (const auto& [begin, kind] :
        {std::pair<std::string_view, manager_kind>{"systemd user unit ", manager_kind::user_unit},
         {"systemd unit ", manager_kind::unit}})
-    if (starts_with(origin, begin) &&
-        !is_runner_unit(std::string_view(origin).substr(begin.size()))) {
+    if (starts_with(origin, begin)) {
       out.kind = kind;
       out.name = origin.substr(begin.size());
       return true;
@@ -198,7 +216,7 @@ inline process_manager manager_of(const census_view& view, const std::vector<loc
   const bool guarded = set_guard(view, locks, of, guard);
   result.holds = guard.holds;
   const auto settled = [&] {
-    if (set_unit(of, result)) return true;
+    if (set_unit(view, of, result)) return true;
     if (!of.details.container.empty() && of.details.container != view.own_container) {
       result.kind = manager_kind::container;
       result.name = of.details.container;

@@ -334,6 +334,8 @@ constexpr std::string_view agent_name(std::string_view name) noexcept {
   if (name == "codex" || name == "codex-cli" || name == "codex-exec") return "codex";
   if (name == "cursor-agent" || name == "cursor" || name == "Cursor") return "cursor";
   if (name == "gemini" || name == "gemini-cli") return "gemini";
+  if (name == "gitlab-runner") return "gitlab";
+  if (name == "buildkite-agent") return "buildkite";
   if (name == "Runner.Worker" || name == "Runner.Listener") return "github";
   if (name == "agent.jar" || name == "remoting.jar" || name == "slave.jar" || name == "jenkins.war")
     return "jenkins";

@@ -1,5 +1,6 @@
 // layer 3: where a process was started from, in words: "systemd unit shiva.service",
-// "ssh, terminal /dev/pts/3", "tmux", "cron", "container", ... or "unknown".
+// "ssh, terminal /dev/pts/3", "tmux", "cron", "CI runner jenkins.service", "container", ... or
+// "unknown".
 //
 // By cgroup, parents and controlling terminal, as the kernel tells them; not by environment
 // variables, which travel to processes that were started from elsewhere.
@@ -16,9 +17,21 @@
 
 namespace instance_guard::detail {
 
+/// A unit through which a CI runner starts jobs: what a job starts is in its cgroup, and is not
+/// started again with it.
+inline bool is_runner_unit(std::string_view unit) noexcept {
+  for (const char* begin : {"actions.runner.", "buildkite-agent"})
+    if (same(unit.substr(0, std::string_view(begin).size()), begin)) return true;
+  const std::string_view name = unit.substr(0, unit.find_first_of("@."));
+  for (const char* each :
+       {"jenkins", "jenkins-agent", "gitlab-runner", "github-runner", "gitea-runner", "forgejo-runner"})
+    if (same(name, each)) return true;
+  return false;
+}
+
 /// The service that a cgroup path belongs to, as systemd names it; empty: none, or one that people
 /// and timers come in through. A service may have cgroups of its own below it; a scope has not: it
-/// holds what somebody else started.
+/// holds what somebody else started. "CI runner UNIT" for a job's.
 inline std::string unit_of_cgroup(std::string_view path) {
   const auto ends_with = [](std::string_view text, std::string_view end) {
     return text.size() > end.size() && same(text.substr(text.size() - end.size()), end);
@@ -34,13 +47,14 @@ inline std::string unit_of_cgroup(std::string_view path) {
     for (const char* entry :
          {"ssh", "sshd", "cron", "crond", "cronie", "atd", "getty", "serial-getty", "user"})
       if (same(name, entry)) return {};
+    if (is_runner_unit(part)) return joined({"CI runner ", part});
     const bool users = rest.find("/user@") != std::string_view::npos;
     return joined({users ? "systemd user unit " : "systemd unit ", part});
   }
   return {};
 }
 
-/// What the text of /proc/<pid>/cgroup says: a unit, "container", or nothing.
+/// What the text of /proc/<pid>/cgroup says: a unit, a runner, "container", or nothing.
 inline std::string origin_of_cgroups(std::string_view text) {
   bool container = false;
   while (!text.empty()) {
@@ -97,7 +111,9 @@ inline std::string managing_unit(pid_t pid) {
 inline std::string started_from(pid_t pid) {
   const std::string unit = managing_unit(pid);
   if (!unit.empty()) return unit;
-  const bool in_container = same(origin_of_cgroups(read_origin_file(pid, "cgroup")), "container") ||
+  const std::string origin = origin_of_cgroups(read_origin_file(pid, "cgroup"));
+  const bool of_runner = same(std::string_view(origin).substr(0, 10), "CI runner ");
+  const bool in_container = same(origin, "container") ||
                             ::access("/.dockerenv", F_OK) == 0 ||
                             ::access("/run/.containerenv", F_OK) == 0;
   platform::process_stat facts;
@@ -124,6 +140,7 @@ inline std::string started_from(pid_t pid) {
     at = facts.parent;
   }
   const bool bare = *through == '\0' && terminal.empty();
+  if (bare && of_runner) return origin;
   const char* before = terminal.empty() ? "" : *through == '\0' ? "terminal " : ", terminal ";
   const char* after = in_container ? (bare ? "container" : " (in a container)")
                       : bare       ? "unknown"
