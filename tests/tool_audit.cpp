@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
@@ -120,6 +121,14 @@ TEST_CASE("a zombie is one that stays; the second look is told on a terminal onl
       terminal front({INSTANCE_GUARD_TOOL, "audit", "--zombie-wait", "300ms"}, {s.mark()});
       if (!front.see("looking again in ") || !front.see("exit ")) return 3;
     }
+    {
+      // Where the line would wrap, its end is left out.
+      terminal front = terminal::with_shell({s.mark()});
+      front.resize(50, 24);
+      front.type(std::string(INSTANCE_GUARD_TOOL) + " audit --zombie-wait 300ms\n");
+      if (!front.see("\rlooking again in ") || !front.see("\x1b[K")) return 5;
+      if (front.skipped().find("which") != std::string::npos || !front.see("exit ")) return 6;
+    }
     ::waitpid(zombie, nullptr, 0);
     const tool_result after = audit(s, with({}));
     return expect(after.code == 0, "reaped, it is none", after) ? 0 : 4;
@@ -212,6 +221,58 @@ TEST_CASE("the names' gauges are among them") {
   CHECK(text.str().find("instance_guard_lock_held" + labels + "1\n") != std::string::npos);
   CHECK(text.str().find("instance_guard_lock_acquired_timestamp_seconds" + labels) != std::string::npos);
   CHECK(text.str().find("instance_guard_lock_replaced_code" + labels + "0\n") != std::string::npos);
+}
+
+TEST_CASE("--older-than is the threshold of what runs for long, and is a day unless said") {
+  alone([](const scene& s) {
+    // Below a shell: what another old program has started is told with that one.
+    terminal front = terminal::with_shell({s.mark()});
+    front.type(s.helper() + " sleep\n");
+    if (!front.see("ready ")) return 1;
+    const pid_t bot = front.front();
+    const auto noted = [&](const std::vector<std::string>& words) {
+      const tool_result got = audit(s, with(words));
+      if (got.code != 0) return false;
+      const auto document = nlohmann::json::parse(got.out);
+      for (const auto& note : document["notes"])
+        if (note["kind"] == "long_running" && note["processes"][0]["pid"] == bot) return true;
+      return false;
+    };
+    if (!wait_until([&] { return noted({"--json", "--older-than", "1s"}); })) return 2;
+    if (noted({"--json"})) return 3;
+    if (noted({"--json", "--older-than", "1h"})) return 4;
+    const tool_result words = audit(s, with({"--older-than", "1s"}));
+    return expect(words.says("NOTE     long-running: ") && fits(words.out), "in words", words) ? 0 : 5;
+  });
+}
+
+TEST_CASE("at 80 columns nothing wraps; a narrower terminal gets the same lines") {
+  alone([](const scene& s) {
+    start_orphan(s, {"say=" + std::string(300, 'w'), "daemon", "sleep"});
+    start_orphan(s, {"say=\xe2\x98\x83 " + std::string(90, 'x'), "daemon", "sleep"}, std::string(120, 's'));
+    program bot = s.start(s.words({"sleep"}));
+    bot.read_until("ready");
+    for (const unsigned short width : std::initializer_list<unsigned short>{80, 81, 60, 20, 1}) {
+      terminal front = terminal::with_shell({s.mark(), "NO_COLOR=1"});
+      front.resize(50, width);
+      // The shell's own line editing wraps what it echoes: only what comes behind the mark is the tool's.
+      front.type("stty -echo; clear() { :; }; printf '<%s\\n' '<'\n");
+      if (!front.see("<<")) return 1;
+      front.type(std::string(INSTANCE_GUARD_TOOL) + " audit --min-age 0 --ignore audit --ignore bash\n");
+      if (!front.see("exit 1\r\n")) return 2;
+      std::string text = front.skipped();
+      text.erase(std::remove(text.begin(), text.end(), '\r'), text.end());
+      for (const std::string& line : lines_of(text))
+        if (columns_of(line) > 80) {
+          std::fprintf(stderr, "at %d: %s\n", width, line.c_str());
+          return 3;
+        }
+      // Nothing moves the cursor: whatever wraps, wraps as text.
+      if (text.find('\x1b') != std::string::npos || text.find('\b') != std::string::npos) return 4;
+      if (text.find("WARNING  orphan") == std::string::npos || text.find("do    ") == std::string::npos) return 5;
+    }
+    return 0;
+  });
 }
 
 TEST_CASE("in a wide terminal it is one table, in a narrow one it is 80 columns") {

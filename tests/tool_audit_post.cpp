@@ -69,6 +69,12 @@ class server {
     [[maybe_unused]] const ssize_t wrote = ::write(peer.get(), reply.data(), reply.size());
     return body == std::string::npos ? std::string() : text.substr(body);
   }
+  /// Whoever connects within a moment; it is never answered.
+  file_descriptor take_without_answer() const {
+    pollfd entry{listener_.get(), POLLIN, 0};
+    if (::poll(&entry, 1, 100) <= 0) return file_descriptor();
+    return file_descriptor(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  }
   bool nobody_waits() const {
     pollfd entry{listener_.get(), POLLIN, 0};
     return ::poll(&entry, 1, 0) == 0;
@@ -160,6 +166,22 @@ TEST_CASE("a server that is busy is asked again; one that refuses is not") {
     CHECK(said.find(secret) == std::string::npos);
     CHECK(web.nobody_waits());
   }
+}
+
+TEST_CASE("a server that takes connections and never answers: asked three times, then a fault, and nothing stays") {
+  if (!can_post()) return;
+  const server web;
+  posting one({}, {"INSTANCE_GUARD_WEBHOOK=" + web.address()});
+  std::vector<file_descriptor> peers;
+  // It ends by its own limits, far below the patience for a test.
+  while (!one.tool.ended())
+    if (file_descriptor peer = web.take_without_answer(); peer) peers.push_back(std::move(peer));
+  const std::string said = one.tool.read_all();
+  CHECK(peers.size() == 3);
+  CHECK(one.tool.wait()->code() == 125);
+  CHECK(said.find("not posted: ") != std::string::npos);
+  CHECK(lines_of(said).size() == 1);
+  CHECK(said.find(secret) == std::string::npos);
 }
 
 TEST_CASE("an address that would travel in the clear, or be a file, is refused") {

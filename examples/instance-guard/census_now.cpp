@@ -1,4 +1,5 @@
 // A census of now, from what the command line asks for.
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -52,19 +53,30 @@ bool has_zombies(const process_table& table, const census_options& options) {
          });
 }
 
-/// Waits; on a terminal with a line that says how long, and goes again.
+/// Columns of the terminal at stderr; 0: it is none.
+int columns_of_stderr() {
+  winsize size = {};
+  if (::isatty(STDERR_FILENO) == 0) return 0;
+  return ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+/// Waits; on a terminal with a line that says how long, and goes again. A line that wrapped would
+/// not: of a narrow one the end is left out.
 void wait_for_zombies(milliseconds how_long) {
   const auto end = steady_clock::now() + how_long;
-  const bool told = ::isatty(STDERR_FILENO) != 0;
+  const int told = columns_of_stderr();
   for (;;) {
     const auto left = std::chrono::duration_cast<milliseconds>(end - steady_clock::now());
     if (left.count() <= 0) break;
-    if (told)
-      std::fprintf(stderr, "\rlooking again in %.1f s, to see which zombies stay ",
-                   static_cast<double>(left.count()) / 1000);
+    if (told > 0) {
+      char line[80];
+      std::snprintf(line, sizeof line, "looking again in %.1f s, to see which zombies stay ",
+                    static_cast<double>(left.count()) / 1000);
+      std::fprintf(stderr, "\r%.*s", told - 1, line);
+    }
     std::this_thread::sleep_for(std::min(left, milliseconds(100)));
   }
-  if (told) std::fputs("\r\x1b[K", stderr);
+  if (told > 0) std::fputs("\r\x1b[K", stderr);
 }
 
 }  // namespace
