@@ -14,6 +14,7 @@
 
 #include "support/own_pid_namespace.hpp"
 #include "support/scene.hpp"
+#include "support/terminal.hpp"
 #include "support/tool_result.hpp"
 #include "support/wait_until.hpp"
 
@@ -134,12 +135,43 @@ TEST_CASE("a checkout that moved twelve commits in one pull: the tool says so, w
     if (!fits(got.out)) return fail(6, got);
     const auto document = nlohmann::json::parse(run_tool(s, {"audit", "--kind", "stale", "--json"}).out);
     const std::string why = document["ghosts"][0]["why"];
+    const std::string headline = document["ghosts"][0]["headline"];
+    if (headline.find(" runs code of 20") == std::string::npos) return 8;
     const std::string expected = "moved " + heads[0] + " -> " + heads[1] + " in 1 update" +
                                  (can_count() ? " (12 commits) since it started" : " since it started");
     if (why.find(expected) == std::string::npos) {
       std::fprintf(stderr, "%s\n%s\n", why.c_str(), expected.c_str());
       return 7;
     }
+    return 0;
+  });
+}
+
+TEST_CASE("a duplicate in a checkout: which commit each runs") {
+  const scene s;
+  if (!has_git(s)) return;
+  alone_in(s, [&] {
+    const moved_checkout repository(s);
+    if (!repository.make()) return 1;
+    // Left over from before the pull.
+    const program first = repository.start();
+    program between = s.start(s.words({"daemon", "exec", s / "python3", s / "work/main.py"}));
+    between.wait();
+    const auto then = std::chrono::system_clock::now() + std::chrono::milliseconds(2'200);
+    wait_until([&] { return std::chrono::system_clock::now() > then; });
+    if (!repository.pull_twelve()) return 2;
+    std::vector<std::string> heads = lines_of(shell(s, "git -C work rev-parse HEAD@{1} HEAD").said);
+    if (heads.size() != 2) return 3;
+    for (std::string& each : heads) each.resize(7);
+    wait_until([&] { return std::chrono::system_clock::now() > then + std::chrono::milliseconds(2'500); });
+    terminal front = terminal::with_shell({s.mark()});
+    front.type(s / "python3" + " " + (s / "work/main.py") + "\n");
+    tool_result got;
+    const bool told = wait_until([&] {
+      got = run_tool(s, {"audit", "--min-age", "0"});
+      return got.says("duplicate");
+    });
+    if (!told || !got.says("HEAD " + heads[1]) || !got.says("HEAD was " + heads[0]) || !fits(got.out)) return fail(4, got);
     return 0;
   });
 }

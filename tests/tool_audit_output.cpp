@@ -72,6 +72,8 @@ audit_report incident() {
                             {entry(51'877, {"python3", "shiva/main.py"}, true),
                              entry(88'120, {"python", "shiva/main.py", "--debug"})});
   duplicate.processes[1].difference = "+--debug";
+  duplicate.processes[0].proof = {{"commit_now", std::string(40, '9')}};
+  duplicate.processes[1].proof = {{"commit_at_start", std::string(40, '4')}, {"commit_now", std::string(40, '9')}};
   return report_of({duplicate, orphans});
 }
 
@@ -131,7 +133,7 @@ TEST_CASE("the incident, in 80 columns: who to keep, who to end, why, and what t
   CHECK(fits(text));
   for (const std::string part :
        {"tesseract, ", "20 ghosts among 643 processes (user knox)", "CRITICAL duplicate  shiva/main.py runs 2 times",
-        "keep  51877", "end   88120", "7d", "142 MB", "args: +--debug", "do    instance-guard reap 88120",
+        "keep  51877", "end   88120", "7d", "142 MB", "args: +--debug", "HEAD 9999999", "HEAD was 4444444", "do    instance-guard reap 88120",
         "WARNING  orphan     19 x pytest", "... 16 more: instance-guard audit --kind orphan --verbose",
         "1 critical, 1 warning.   exit 2"})
     CHECK_MESSAGE(text.find(part) != std::string::npos, part);

@@ -50,6 +50,16 @@ std::string trimmed(std::string line) {
   return line + "\n";
 }
 
+/// "HEAD 9f31c02", "HEAD was 41be77a": the commit that it runs, of a checkout.
+std::string commit_of(const census_entry& entry) {
+  std::string text;
+  for (const evidence& each : entry.proof) {
+    if (each.key == "commit_now" && text.empty()) text = "HEAD " + shown(each.value.substr(0, 7));
+    if (each.key == "commit_at_start") text = "HEAD was " + shown(each.value.substr(0, 7));
+  }
+  return text;
+}
+
 /// "keep  51877    7d 2h   142 MB  launchd com.knox.shiva   args: +--debug"
 std::string duplicate_rows(const audit_report& report, const ghost& found, std::size_t columns) {
   constexpr std::size_t indent = 34;
@@ -59,6 +69,7 @@ std::string duplicate_rows(const audit_report& report, const ghost& found, std::
                               " " + cell(age_of(report, each), 7) + " " +
                               memory(each.process.resident_bytes);
     std::string who = shown(each.managed_by.text());
+    if (const std::string commit = commit_of(each); !commit.empty()) who += "   " + commit;
     if (!each.difference.empty()) who += "   args: " + shown(each.difference);
     text += row(label, who, indent, columns);
     if (report.verbose) text += row("", command_of(each), indent, columns);

@@ -289,6 +289,19 @@ inline void judge_set(census_view& view, std::vector<instance> set, const census
   }
 }
 
+/// Which commit each of a duplicate runs, where that can be told.
+inline void add_commits(const census_process& of, const stale_code& code, census_entry& entry) {
+  const git_move& git = code.git;
+  if (git.how == git_move::reading::moved) {
+    entry.proof.push_back({"commit_at_start", git.from});
+    entry.proof.push_back({"commit_now", git.to});
+  } else if (git.how == git_move::reading::nothing && !git.to.empty() &&
+             is_of_checkout(code.checkout, source_place(of), git.to, of.info->user) ==
+                 is_tracked::yes) {
+    entry.proof.push_back({"commit_now", git.to});
+  }
+}
+
 /// User, container, pid namespace, and what runs there.
 using program_place = std::tuple<uid_t, std::string, std::uint64_t, std::string>;
 
@@ -332,6 +345,11 @@ inline void find_duplicates(census_view& view, const std::vector<left_process>& 
           differ || view.all[each.index].program.key != view.all[set.front().index].program.key;
     if (differ) judge_set(view, set, options, out);
   }
+  for (ghost& one : out.ghosts)
+    for (census_entry& entry : one.processes)
+      if (const census_process* of = view.find(entry.process.id.pid);
+          one.kind == ghost_kind::duplicate && of != nullptr)
+        add_commits(*of, code[static_cast<std::size_t>(of - view.all.data())], entry);
 }
 
 }  // namespace instance_guard::detail

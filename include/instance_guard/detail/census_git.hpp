@@ -77,7 +77,7 @@ inline git_checkout find_checkout(std::string_view path, uid_t user, const slow_
 struct git_move {
   enum class reading { nothing, moved, unreadable, foreign, too_long } how = reading::nothing;
   std::string from = {};
-  std::string to = {};
+  std::string to = {};  ///< HEAD now; also where nothing moved
   std::size_t updates = 0;
   std::chrono::system_clock::time_point newest = {};
 };
@@ -182,8 +182,12 @@ inline git_move moved_since(const git_checkout& checkout,
     const bool reached = read_reflog_back(whole, since, result);
     if (!reached && begin > 0) continue;
     // Without a line from before the start it was cloned since: what was there is not known.
-    if (!reached || result.updates == 0 || result.from == result.to)
-      return fault(git_move::reading::nothing);
+    if (!reached || result.updates == 0 || result.from == result.to) {
+      const std::string head = result.to;
+      fault(git_move::reading::nothing);
+      result.to = head;
+      return result;
+    }
     result.how = git_move::reading::moved;
     return result;
   }

@@ -99,6 +99,17 @@ inline std::string utc_text(wall_time at) {
   return text;
 }
 
+/// "2026-03-29", where the caller is.
+inline std::string local_date(wall_time at) {
+  const std::time_t seconds = std::chrono::system_clock::to_time_t(at);
+  std::tm parts = {};
+  char text[32];
+  if (::localtime_r(&seconds, &parts) == nullptr ||
+      std::strftime(text, sizeof text, "%Y-%m-%d", &parts) == 0)
+    return {};
+  return text;
+}
+
 inline std::string change_text(const code_change& change, std::size_t libraries, wall_time now) {
   const std::string path = printable(change.path);
   if (change.what == "executable_deleted")
@@ -224,7 +235,9 @@ inline void report_stale(const census_view& view, const std::vector<stale_code>&
   for (const auto& [key, at] : known) {
     ghost& one = out.ghosts[at];
     bool all = true;
+    wall_time started = now;
     for (const census_entry& each : one.processes) {
+      started = std::min(started, each.process.started_at);
       const census_process* of = view.find(each.process.id.pid);
       all = all && of != nullptr && of->extra;
     }
@@ -232,7 +245,7 @@ inline void report_stale(const census_view& view, const std::vector<stale_code>&
     one.headline = (count == 1 ? one.program + ", pid " +
                                      std::to_string(one.processes.front().process.id.pid) + ", runs"
                                : std::to_string(count) + " x " + one.program + " run") +
-                   " code that has been replaced";
+                   " code of " + local_date(started) + " that has been replaced";
     if (all) one.remedy = "ends with the duplicate above";
   }
   if (!upgraded.processes.empty()) {
