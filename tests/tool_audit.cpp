@@ -1,6 +1,7 @@
 // instance-guard audit, as people, timers and monitors start it.
 #include <doctest/doctest.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -185,6 +186,42 @@ TEST_CASE("whoever can't see everybody does not say that all is well: 3") {
     if (!expect(got.code == 3 && got.says("not seen: "), "a partial view", got)) return 1;
     const tool_result own = audit(s, with({}), nobodys);
     return expect(own.code == 0 && own.says("not seen: ") && own.says("--all-users"), "own ones", own) ? 0 : 2;
+  });
+}
+
+TEST_CASE("with hidepid nothing false is said: those that can't be read are counted, those not listed are told") {
+  if (!is_root()) {
+    MESSAGE("skipped: needs root to mount /proc and to become somebody else");
+    return;
+  }
+  alone([](const scene& s) {
+    program roots = s.start(s.words({"sleep"}));
+    roots.read_until("ready");
+    const start_options nobodys = {.before_exec = [] { return become(nobody); }};
+    program own = s.start(s.words({"sleep"}), nobodys);
+    own.read_until("ready");
+    const std::vector<std::string> modes = {"0", "1", "2"};
+    for (const std::string& mode : modes) {
+      if (::mount("proc", "/proc", "proc", 0, ("hidepid=" + mode).c_str()) != 0) return 1;
+      for (const bool everybody : {false, true}) {
+        std::vector<std::string> words = with({"--json"});
+        if (everybody) words.push_back("--all-users");
+        const tool_result got = audit(s, words, nobodys);
+        const std::string what = "hidepid=" + mode + (everybody ? ", everybody" : "");
+        if (!expect(got.code == (everybody ? 3 : 0), what, got)) return 2;
+        const auto document = nlohmann::json::parse(got.out);
+        std::string blind;
+        for (const auto& each : document["blind_spots"]) blind += each["what"].get<std::string>() + " ";
+        // Process 1, the test and its child are root's. One that is not even listed can't be counted.
+        const bool asked = everybody && mode == "0";
+        if (!expect(document["unseen"] == (mode == "2" || asked ? 0 : 3), what + ": unseen", got)) return 3;
+        if (!expect(document["processes"] == (asked ? 5 : 2), what + ": looked at", got)) return 4;
+        const std::string expected = mode == "2" ? "hidden " : asked ? "denied " : "other_users ";
+        if (!expect(blind == expected, what + ": " + expected, got)) return 5;
+        if (!expect(document["ghosts"].empty(), what + ": no ghosts", got)) return 6;
+      }
+    }
+    return 0;
   });
 }
 
