@@ -21,7 +21,8 @@ char* arguments[] = {program, nullptr};
 single_instance* guard = nullptr;
 
 void everything_spawn(benchmark::State& state, bool until_exit) {
-  measure_starts(state, until_exit, [] { return guard->spawn({program}); }, [](child& c) { c.wait(); });
+  measure_starts(
+      state, until_exit, [] { return guard->spawn({program}); }, [](child& c) { c.wait(); });
 }
 
 void posix_spawn(benchmark::State& state, bool until_exit) {

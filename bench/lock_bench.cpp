@@ -51,15 +51,12 @@ void take_and_release(benchmark::State& state) {
 void bare_system_calls(benchmark::State& state) {
   const place here;
   const std::string record(400, 'x');
-  const std::string socket_name =
-      "instance_guard/user/" + std::to_string(::geteuid()) + "/" + here.name;
+  const std::string socket_name = "instance_guard/user/" + std::to_string(::geteuid()) + "/" + here.name;
   for (auto _ : state) {
     struct stat facts = {};
-    const int directory =
-        ::open(here.directory.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    const int directory = ::open(here.directory.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     must(::fstat(directory, &facts));
-    const int file =
-        ::open(here.file.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    const int file = ::open(here.file.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
     must(::fstat(file, &facts));
     must(::flock(file, LOCK_EX | LOCK_NB));
     must(::lstat(here.file.c_str(), &facts));

@@ -73,11 +73,10 @@ void measure(benchmark::State& state, bool until_exit, Start start, Wait wait) {
 
 void group_spawn(benchmark::State& state, bool until_exit) {
   process_group group;
-  measure(state, until_exit, [&] { return group.spawn({program}); }, [](child& c) { c.wait(); });
+  measure(
+      state, until_exit, [&] { return group.spawn({program}); }, [](child& c) { c.wait(); });
 }
-void posix_spawn(benchmark::State& state, bool until_exit) {
-  measure(state, until_exit, with_posix_spawn, reap);
-}
+void posix_spawn(benchmark::State& state, bool until_exit) { measure(state, until_exit, with_posix_spawn, reap); }
 void fork_exec(benchmark::State& state, bool until_exit) { measure(state, until_exit, with_fork, reap); }
 
 BENCHMARK_CAPTURE(posix_spawn, call, false)->Arg(0)->Arg(2048)->ArgName("MiB")->UseRealTime();

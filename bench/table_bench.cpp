@@ -113,8 +113,7 @@ int list_like_ps() {
     std::string line;
     for (const std::string& word : table.stored_details(each)->arguments) line += word + " ";
     std::printf("%u %d %lld %llu %llu %c %lld %s\n", each.user, each.id.pid,
-                static_cast<long long>(each.cpu_time.count()),
-                static_cast<unsigned long long>(each.resident_bytes),
+                static_cast<long long>(each.cpu_time.count()), static_cast<unsigned long long>(each.resident_bytes),
                 static_cast<unsigned long long>(each.terminal), static_cast<char>(each.state),
                 static_cast<long long>(table.age(each).count()), line.c_str());
   }
@@ -160,10 +159,8 @@ struct others {
 void row(const char* what, double took, std::size_t rows, const others& than) {
   std::printf("  %-39s %9.2f ms %7.2f us", what, took, took * 1000 / static_cast<double>(rows));
   for (const double other : {than.ps, than.psutil, than.psutil_everything, than.script})
-    if (other > 0)
-      std::printf(" %8.1f x", other / took);
-    else
-      std::printf(" %10s", "-");
+    if (other > 0) std::printf(" %8.1f x", other / took);
+    else std::printf(" %10s", "-");
   std::printf("\n");
 }
 
@@ -219,22 +216,27 @@ void measure(std::size_t count, int rounds, const std::string& self) {
   const std::size_t audit_bytes = heap_of(audit, rows);
   const std::size_t lean_bytes = heap_of({}, rows);
   const others than = measure_others(rounds, count > 5'000 ? 1 : std::min(rounds, 3));
-  std::printf("%zu processes, %zu of them the crowd: table %zu bytes a process, the audit's %zu\n",
-              rows, sleepers.size(), lean_bytes, audit_bytes);
-  std::printf("  %-39s %12s %10s %10s %10s %10s %10s\n", "", "", "a process", "ps aux", "psutil*",
-              "all of it*", "script");
+  std::printf("%zu processes, %zu of them the crowd: table %zu bytes a process, the audit's %zu\n", rows,
+              sleepers.size(), lean_bytes, audit_bytes);
+  std::printf("  %-39s %12s %10s %10s %10s %10s %10s\n", "", "", "a process", "ps aux", "psutil*", "all of it*",
+              "script");
   row("process_table, lean", read_with({}), rows, than);
   row("process_table, what ps aux tells", read_with(arguments), rows, than);
   row("... a whole program that prints it",
-      least_milliseconds(rounds, [&] { return run({self, "--list"}); }), rows, than);
+      least_milliseconds(rounds,
+                         [&] {
+                           return run({self, "--list"});
+                         }),
+      rows, than);
   row("process_table, all that psutil tells", read_with(as_psutil), rows, than);
   row("process_table, what the audit reads", read_with(audit), rows, than);
   row("process_table, everything", read_with(read_options::everything()), rows, than);
   row("a whole census, table and rules", least_milliseconds(rounds, whole), rows, than);
-  std::printf("  * process_iter: what ps aux tells; with exe, cwd, environ, num_threads as well.\n"
-              "    Without the start of Python and the import. The others, each by itself: %.1f,\n"
-              "    %.1f, %.1f, %.1f ms\n\n",
-              than.ps, than.psutil, than.psutil_everything, than.script);
+  std::printf(
+      "  * process_iter: what ps aux tells; with exe, cwd, environ, num_threads as well.\n"
+      "    Without the start of Python and the import. The others, each by itself: %.1f,\n"
+      "    %.1f, %.1f, %.1f ms\n\n",
+      than.ps, than.psutil, than.psutil_everything, than.script);
   std::fflush(stdout);
 }
 
@@ -253,7 +255,6 @@ int main(int count, char** arguments) {
   } else if (!first.empty()) {
     measure(static_cast<std::size_t>(std::strtoul(first.c_str(), nullptr, 10)), 5, program);
   } else {
-    for (const std::size_t each : {200U, 2'000U, 10'000U})
-      measure(each, each > 5'000 ? 3 : 7, program);
+    for (const std::size_t each : {200U, 2'000U, 10'000U}) measure(each, each > 5'000 ? 3 : 7, program);
   }
 }

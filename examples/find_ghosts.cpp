@@ -25,13 +25,12 @@ int main() {
   bool found = false;
   const census result = take_census(now, &before);
   for (const ghost& each : result.ghosts) {
-    std::printf("%s: %s\n  why  %s\n  do   %s\n", to_string(each.level).data(),
-                each.headline.c_str(), each.why.c_str(), each.remedy.c_str());
+    std::printf("%s: %s\n  why  %s\n  do   %s\n", to_string(each.level).data(), each.headline.c_str(), each.why.c_str(),
+                each.remedy.c_str());
     for (const census_entry& one : each.processes)
       found = found || (each.kind == ghost_kind::zombie && one.process.id.pid == child);
   }
-  for (const blind_spot& each : result.blind_spots)
-    std::printf("not seen: %s\n", each.text.c_str());
+  for (const blind_spot& each : result.blind_spots) std::printf("not seen: %s\n", each.text.c_str());
   waitpid(child, nullptr, 0);
   return found ? 0 : 1;
 }

@@ -12,8 +12,7 @@ using namespace std::chrono_literals;
 
 int main() {
   auto guard = instance_guard::single_instance::acquire_or_exit(
-      "example-graceful",
-      {.lock = {.wait = 5s}, .children = {.grace = 1s}, .signals = {.graceful = true}});
+      "example-graceful", {.lock = {.wait = 5s}, .children = {.grace = 1s}, .signals = {.graceful = true}});
   guard.spawn({"sleep", "60"});
 
   int ticks = 0;

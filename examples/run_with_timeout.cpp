@@ -16,12 +16,10 @@ int main() {
   std::printf("sort: %s\n%s", sorted.status.str().c_str(), sorted.out.c_str());
 
   const run_result left = group.run({"sh", "-c", "sleep 60 & echo started"}, {.timeout = 10s});
-  std::printf("background: %s, leftovers %s\n", left.status.str().c_str(),
-              left.ended.str().c_str());
+  std::printf("background: %s, leftovers %s\n", left.status.str().c_str(), left.ended.str().c_str());
 
   const run_result slow = group.run({"sleep", "60"}, {.timeout = 100ms});
-  std::printf("sleep: %s, timed out: %s\n", slow.status.str().c_str(),
-              slow.timed_out ? "yes" : "no");
+  std::printf("sleep: %s, timed out: %s\n", slow.status.str().c_str(), slow.timed_out ? "yes" : "no");
 
   return sorted.out == "apple\npear\n" && !left.timed_out && slow.timed_out ? 0 : 1;
 }

@@ -15,8 +15,7 @@ int main() {
   for (const std::string role : {"feed", "orders", "risk"})
     children.push_back(workers.spawn({"sh", "-c", "echo \"$ROLE works in $PWD\""},
                                      {.environment = {"ROLE=" + role}, .working_directory = "/"}));
-  for (child& each : children)
-    std::printf("pid %d: %s\n", static_cast<int>(each.id().pid), each.wait().str().c_str());
+  for (child& each : children) std::printf("pid %d: %s\n", static_cast<int>(each.id().pid), each.wait().str().c_str());
 
   // One that never ends by itself, and starts another in a session of its own.
   workers.spawn({"sh", "-c", "setsid sleep 60 & sleep 60"}, {.out = stdio::null()});

@@ -33,10 +33,9 @@ int main() {
   instance_guard::process_group group;
   line_splitter lines;
 
-  const auto result =
-      group.run({"sh", "-c", "for i in 1 2 3; do echo tick $i; sleep 0.02; done; echo oops >&2"},
-                {.on_output = [&](std::string_view piece) { lines.add(piece); },
-                 .process = {.err = instance_guard::stdio::join_out()}});
+  const auto result = group.run({"sh", "-c", "for i in 1 2 3; do echo tick $i; sleep 0.02; done; echo oops >&2"},
+                                {.on_output = [&](std::string_view piece) { lines.add(piece); },
+                                 .process = {.err = instance_guard::stdio::join_out()}});
 
   std::printf("%s, %d lines\n", result.status.str().c_str(), lines.count());
   return result.status.success() && lines.count() == 4 ? 0 : 1;

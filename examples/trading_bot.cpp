@@ -23,8 +23,7 @@ int main() {
       "example-shiva", {.lock = {.wait = 5s, .version = "1.5.0"}, .signals = {.graceful = true}});
 
   if (const auto& last = guard.recovered_from())
-    std::printf("pid %d did not end cleanly; check its open orders first\n",
-                static_cast<int>(last->process.pid));
+    std::printf("pid %d did not end cleanly; check its open orders first\n", static_cast<int>(last->process.pid));
 
   // Refused if any other program, by whatever name, has this wallet: names are folded to lower
   // case, so it does not matter how somebody writes the address.

@@ -16,10 +16,8 @@ namespace {
 std::string found(std::vector<std::string> words) {
   const interpreted result = program_of_arguments(interpreter_language(words.front()), words);
   switch (result.kind) {
-    case interpreted::what::script:
-      return "script " + result.name + " " + std::to_string(result.behind);
-    case interpreted::what::module:
-      return "module " + result.name + " " + std::to_string(result.behind);
+    case interpreted::what::script: return "script " + result.name + " " + std::to_string(result.behind);
+    case interpreted::what::module: return "module " + result.name + " " + std::to_string(result.behind);
     case interpreted::what::text: return "text";
     case interpreted::what::nothing: break;
   }
@@ -79,7 +77,6 @@ TEST_CASE("others") {
   CHECK(found({"perl", "-Ilib", "-MFoo", "app.pl"}) == "script app.pl 4");
   CHECK(found({"perl", "-ne", "print", "file"}) == "text");
   CHECK(found({"php", "-d", "a=b", "-f", "app.php"}) == "script app.php 5");
-  CHECK(found({"java", "-Xmx1g", "-cp", "a:b", "com.knox.Shiva", "x"}) ==
-        "module com.knox.Shiva 5");
+  CHECK(found({"java", "-Xmx1g", "-cp", "a:b", "com.knox.Shiva", "x"}) == "module com.knox.Shiva 5");
   CHECK(found({"java", "-jar", "shiva.jar"}) == "script shiva.jar 3");
 }

@@ -26,8 +26,8 @@ namespace {
 constexpr long start = 1'000'000;
 
 std::string line(char from, char to, long at, const std::string& message = "pull: Fast-forward") {
-  return std::string(40, from) + " " + std::string(40, to) + " Knox > K <knox@example.org> " +
-         std::to_string(at) + " +0200\t" + message + "\n";
+  return std::string(40, from) + " " + std::string(40, to) + " Knox > K <knox@example.org> " + std::to_string(at) +
+         " +0200\t" + message + "\n";
 }
 
 struct repository {
@@ -42,8 +42,7 @@ struct repository {
   }
   git_move moved() const {
     return moved_since(find_checkout(root + "/src/main.py", ::geteuid(), slow),
-                       std::chrono::system_clock::time_point(std::chrono::seconds(start)),
-                       ::geteuid());
+                       std::chrono::system_clock::time_point(std::chrono::seconds(start)), ::geteuid());
   }
 };
 
@@ -51,8 +50,7 @@ struct repository {
 
 TEST_CASE("a reflog tells the commit at the start, the commit now, and the updates between") {
   const repository one(line('0', 'a', start - 500, "clone: from x") + line('a', 'b', start - 50) +
-                       line('b', 'c', start + 100) +
-                       line('c', 'c', start + 150, "checkout: moving") +
+                       line('b', 'c', start + 100) + line('c', 'c', start + 150, "checkout: moving") +
                        line('c', 'd', start + 200));
   const git_move found = one.moved();
   REQUIRE(found.how == reading::moved);
@@ -64,17 +62,13 @@ TEST_CASE("a reflog tells the commit at the start, the commit now, and the updat
 
 TEST_CASE("a checkout that did not move, or came back, is not called moved") {
   CHECK(repository(line('0', 'a', start - 50)).moved().how == reading::nothing);
-  CHECK(repository(line('0', 'a', start - 50) + line('a', 'b', start + 50) +
-                   line('b', 'a', start + 60))
-            .moved()
-            .how == reading::nothing);
-  // Within the second of the start nobody can tell which was first.
-  CHECK(repository(line('0', 'a', start - 50) + line('a', 'b', start)).moved().how ==
+  CHECK(repository(line('0', 'a', start - 50) + line('a', 'b', start + 50) + line('b', 'a', start + 60)).moved().how ==
         reading::nothing);
+  // Within the second of the start nobody can tell which was first.
+  CHECK(repository(line('0', 'a', start - 50) + line('a', 'b', start)).moved().how == reading::nothing);
   // Cloned since: what was there before is not known.
-  CHECK(repository(line('0', 'a', start + 50, "clone: from x") + line('a', 'b', start + 90))
-            .moved()
-            .how == reading::nothing);
+  CHECK(repository(line('0', 'a', start + 50, "clone: from x") + line('a', 'b', start + 90)).moved().how ==
+        reading::nothing);
   CHECK(repository("").moved().how == reading::nothing);
 }
 
@@ -82,8 +76,7 @@ TEST_CASE("what changes no file is no update: a commit, the steps of a rebase") 
   const repository one(line('0', 'a', start - 50) + line('a', 'b', start + 50, "commit: x") +
                        line('b', 'c', start + 60, "commit (amend): x"));
   CHECK(one.moved().how == reading::nothing);
-  const repository rebased(line('0', 'a', start - 50) +
-                           line('a', 'b', start + 50, "rebase (start): checkout x") +
+  const repository rebased(line('0', 'a', start - 50) + line('a', 'b', start + 50, "rebase (start): checkout x") +
                            line('b', 'c', start + 51, "rebase (pick): y") +
                            line('c', 'c', start + 52, "rebase (finish): returning") +
                            line('c', 'd', start + 53, "rebase (finish): returning"));
@@ -92,9 +85,9 @@ TEST_CASE("what changes no file is no update: a commit, the steps of a rebase") 
 }
 
 TEST_CASE("lines that are none are passed over") {
-  const std::string noise = "\n\n" + std::string(70'000, 'x') + "\nshort\n" + std::string(40, 'g') +
-                            " " + std::string(40, 'a') + " x <y> 99 +0\n" + std::string(40, 'a') +
-                            " " + std::string(40, 'b') + " no time\n" + std::string("\0\1\2\n", 4);
+  const std::string noise = "\n\n" + std::string(70'000, 'x') + "\nshort\n" + std::string(40, 'g') + " " +
+                            std::string(40, 'a') + " x <y> 99 +0\n" + std::string(40, 'a') + " " +
+                            std::string(40, 'b') + " no time\n" + std::string("\0\1\2\n", 4);
   const repository one(line('0', 'a', start - 500) + noise + line('a', 'b', start + 9) + noise);
   const git_move found = one.moved();
   CHECK(found.how == reading::moved);
@@ -136,8 +129,7 @@ TEST_CASE("a fifo, a directory, a link or a loop as reflog is not waited for, no
   }
   SUBCASE("link") {
     const repository one;
-    std::ofstream(one.directory / "elsewhere")
-        << line('0', 'a', start - 5) << line('a', 'b', start + 5);
+    std::ofstream(one.directory / "elsewhere") << line('0', 'a', start - 5) << line('a', 'b', start + 5);
     fs::create_symlink(one.directory / "elsewhere", one.log);
     CHECK(one.moved().how == reading::unreadable);
   }
@@ -197,16 +189,15 @@ TEST_CASE("a stranger's repository is not believed") {
     for (const auto& each : fs::recursive_directory_iterator(one.root))
       REQUIRE(::chown(each.path().c_str(), support::nobody, support::nobody) == 0);
     const git_checkout found = find_checkout(one.root + "/main.py", support::nobody, one.slow);
-    CHECK(moved_since(found, std::chrono::system_clock::time_point(std::chrono::seconds(start)),
-                      support::nobody)
-              .how == reading::moved);
+    CHECK(moved_since(found, std::chrono::system_clock::time_point(std::chrono::seconds(start)), support::nobody).how ==
+          reading::moved);
   }
 }
 
 TEST_CASE("an address is the same however it is spelled") {
-  for (const char* each : {"https://github.com/knox/shiva", "https://github.com/knox/shiva.git",
-                           "https://knox@github.com/knox/shiva/", "git@github.com:knox/shiva.git",
-                           "ssh://git@github.com/knox/shiva"})
+  for (const char* each :
+       {"https://github.com/knox/shiva", "https://github.com/knox/shiva.git", "https://knox@github.com/knox/shiva/",
+        "git@github.com:knox/shiva.git", "ssh://git@github.com/knox/shiva"})
     CHECK(plain_address(each) == "github.com/knox/shiva");
   CHECK(plain_address("") == "");
   CHECK(plain_address("https://github.com/other/shiva") != "github.com/knox/shiva");
@@ -226,8 +217,7 @@ TEST_CASE("a clone of a clone is of the same repository; clones of each other en
   const slow_places slow;
   const auto make = [&](const std::string& name, const std::string& origin) {
     fs::create_directories(directory / (name + "/.git"));
-    std::ofstream(directory / (name + "/.git/config"))
-        << "[remote \"origin\"]\n\turl = " << origin << "\n";
+    std::ofstream(directory / (name + "/.git/config")) << "[remote \"origin\"]\n\turl = " << origin << "\n";
     return find_checkout(directory / (name + "/main.py"), ::geteuid(), slow);
   };
   const git_checkout first = make("first", "https://github.com/knox/shiva");
@@ -253,8 +243,8 @@ TEST_CASE("a path through forty links is followed, a loop is not") {
   CHECK(follow_path(directory / "one-too-many", slow).path.empty());
   fs::create_symlink("loop", directory / "loop");
   CHECK(follow_path(directory / "loop", slow).path.empty());
-  CHECK(follow_path(directory / "./../" + directory.path().filename().string() + "//file", slow)
-            .path == fs::canonical(directory / "file"));
+  CHECK(follow_path(directory / "./../" + directory.path().filename().string() + "//file", slow).path ==
+        fs::canonical(directory / "file"));
   CHECK(follow_path("relative", slow).path.empty());
   CHECK(follow_path("/", slow).path == "/");
 }
@@ -262,8 +252,7 @@ TEST_CASE("a path through forty links is followed, a loop is not") {
 namespace {
 
 /// The text of an index with these paths, sorted.
-std::string index_of(int version, const std::vector<std::string>& paths,
-                     const std::string& extension = "") {
+std::string index_of(int version, const std::vector<std::string>& paths, const std::string& extension = "") {
   const auto number = [](std::size_t value) {
     std::string text;
     for (int shift = 24; shift >= 0; shift -= 8) text += static_cast<char>(value >> shift & 0xffU);
@@ -294,8 +283,7 @@ std::string index_of(int version, const std::vector<std::string>& paths,
 }  // namespace
 
 TEST_CASE("an index tells whether a path is one of the checkout's") {
-  const std::vector<std::string> paths = {".bashrc", "bot/main.py",
-                                          "bot/" + std::string(300, 'x') + "/deep.py", "z"};
+  const std::vector<std::string> paths = {".bashrc", "bot/main.py", "bot/" + std::string(300, 'x') + "/deep.py", "z"};
   for (const int version : {2, 3, 4}) {
     CAPTURE(version);
     const std::string text = index_of(version, paths);
@@ -315,10 +303,8 @@ TEST_CASE("an index that is cut, split, of another version or no index tells not
     for (std::size_t size = 0; size < text.size() - 30; ++size)
       CHECK(find_in_index(text.substr(0, size), "nowhere", 20) == is_tracked::unknown);
   }
-  CHECK(find_in_index(index_of(2, paths, std::string("link\0\0\0\4abcd", 12)), "x", 20) ==
-        is_tracked::unknown);
-  CHECK(find_in_index(index_of(2, paths, std::string("TREE\0\0\0\4abcd", 12)), "x", 20) ==
-        is_tracked::no);
+  CHECK(find_in_index(index_of(2, paths, std::string("link\0\0\0\4abcd", 12)), "x", 20) == is_tracked::unknown);
+  CHECK(find_in_index(index_of(2, paths, std::string("TREE\0\0\0\4abcd", 12)), "x", 20) == is_tracked::no);
   CHECK(find_in_index(index_of(5, paths), "a", 20) == is_tracked::unknown);
   std::string many = index_of(4, paths);
   many[8] = '\x7f';
@@ -328,8 +314,8 @@ TEST_CASE("an index that is cut, split, of another version or no index tells not
 
 TEST_CASE("what git itself writes: twelve commits in one pull") {
   const auto git = [](std::vector<std::string> words) {
-    words.insert(words.begin(), {"git", "-c", "user.name=Knox", "-c", "user.email=knox@example.org",
-                                 "-c", "init.defaultBranch=main"});
+    words.insert(words.begin(),
+                 {"git", "-c", "user.name=Knox", "-c", "user.email=knox@example.org", "-c", "init.defaultBranch=main"});
     support::program run(words, {.merge_err = true});
     const std::string said = run.read_all();
     const auto status = run.wait();
@@ -353,12 +339,11 @@ TEST_CASE("what git itself writes: twelve commits in one pull") {
   std::ofstream(work + "/untracked.py") << "x";
   // The start of a process between clone and pull: a second apart from both.
   const auto begun = std::chrono::system_clock::now();
-  REQUIRE(support::wait_until(
-      [&] { return std::chrono::system_clock::now() > begun + std::chrono::milliseconds(2100); }));
+  REQUIRE(
+      support::wait_until([&] { return std::chrono::system_clock::now() > begun + std::chrono::milliseconds(2100); }));
   for (int i = 1; i <= 12; ++i) commit(i);
   REQUIRE(git({"-C", work, "pull", "-q"}).first == 0);
-  const git_checkout found =
-      find_checkout(fs::canonical(work).string() + "/main.py", ::geteuid(), slow);
+  const git_checkout found = find_checkout(fs::canonical(work).string() + "/main.py", ::geteuid(), slow);
   const git_move move = moved_since(found, begun, ::geteuid());
   REQUIRE(move.how == reading::moved);
   CHECK(move.updates == 1);
@@ -367,12 +352,11 @@ TEST_CASE("what git itself writes: twelve commits in one pull") {
   for (const char* version : {"2", "4"}) {
     REQUIRE(git({"-C", work, "update-index", "--index-version", version}).first == 0);
     CHECK(is_of_checkout(found, found.root + "/main.py", move.to, ::geteuid()) == is_tracked::yes);
-    CHECK(is_of_checkout(found, found.root + "/untracked.py", move.to, ::geteuid()) ==
-          is_tracked::no);
+    CHECK(is_of_checkout(found, found.root + "/untracked.py", move.to, ::geteuid()) == is_tracked::no);
   }
-  CHECK(repository_of(found, ::geteuid(), slow) ==
-        repository_of(find_checkout(fs::canonical(origin).string() + "/main.py", ::geteuid(), slow),
-                      ::geteuid(), slow));
+  CHECK(
+      repository_of(found, ::geteuid(), slow) ==
+      repository_of(find_checkout(fs::canonical(origin).string() + "/main.py", ::geteuid(), slow), ::geteuid(), slow));
 }
 
 TEST_CASE("noise is no index, no reflog and no config, and does no harm") {
@@ -386,8 +370,7 @@ TEST_CASE("noise is no index, no reflog and no config, and does no harm") {
   const std::string log = line('0', 'a', start - 5) + line('a', 'b', start + 5);
   for (int round = 0; round < 20'000; ++round) {
     std::string text = round % 2 == 0 ? whole : log;
-    for (int i = 0; i < 1 + round % 4; ++i)
-      text[random() % text.size()] = static_cast<char>(random());
+    for (int i = 0; i < 1 + round % 4; ++i) text[random() % text.size()] = static_cast<char>(random());
     find_in_index(text, "bot/main.py", 20);
     find_in_index(text, "nowhere", 32);
     git_move move;

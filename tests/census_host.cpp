@@ -35,8 +35,7 @@ std::vector<std::string> split(const std::string& text, char at) {
 
 census_of_host take() {
   census_of_host result;
-  support::program host({INSTANCE_GUARD_CENSUS_HOST, INSTANCE_GUARD_CENSUS_ACTOR},
-                        {.merge_err = true});
+  support::program host({INSTANCE_GUARD_CENSUS_HOST, INSTANCE_GUARD_CENSUS_ACTOR}, {.merge_err = true});
   const std::string text = host.read_all(std::chrono::seconds(200));
   const auto status = host.wait();
   if (status && status->exited() && status->code() == 77) {
@@ -50,8 +49,7 @@ census_of_host take() {
     if (field.size() >= 3 && field[0] == "known") {
       verdict& one = by_pid[field[1]];
       one.label = field[2];
-      for (const std::string& each : split(field.size() > 3 ? field[3] : "", ','))
-        one.expected.insert(each);
+      for (const std::string& each : split(field.size() > 3 ? field[3] : "", ',')) one.expected.insert(each);
     } else if (field.size() == 5 && field[0] == "found") {
       verdict& one = by_pid[field[2]];
       one.found.insert(field[4] == "keep" ? "keep" : field[1]);
@@ -90,12 +88,11 @@ void check(const std::string& label, const std::string& level = "") {
   for (const verdict& each : host().all) {
     if (each.label != label && !each.label.starts_with(label + ":")) continue;
     known = true;
-    CHECK_MESSAGE(each.found == each.expected, each.label << " is " << text(each.expected)
-                                                          << ", was called " << text(each.found));
+    CHECK_MESSAGE(each.found == each.expected,
+                  each.label << " is " << text(each.expected) << ", was called " << text(each.found));
     for (const auto& found : each.level)
       if (!level.empty())
-        CHECK_MESSAGE(found.second == level,
-                      each.label << ": " << found.first << " is " << found.second);
+        CHECK_MESSAGE(found.second == level, each.label << ": " << found.first << " is " << found.second);
   }
   // Some need rights: control groups, other users.
   if (!known) MESSAGE(label << ": not staged here");
@@ -153,8 +150,7 @@ SPARED("a pane of a tmux server that an agent has started", "decoy.pane")
 SPARED("a program in a terminal that nobody has touched", "decoy.idle")
 SPARED("a nohup job", "decoy.nohup")
 SPARED("a daemon in a session of its own", "decoy.own_session")
-SPARED("a daemon in a session of its own, whose directory is deleted",
-       "decoy.own_session_without_directory")
+SPARED("a daemon in a session of its own, whose directory is deleted", "decoy.own_session_without_directory")
 SPARED("the server of an editor that works from elsewhere", "decoy.editor_server")
 SPARED("a daemon that double-forked on purpose and holds a guard", "decoy.guarded_daemon")
 SPARED("a child of one that holds a guard", "decoy.guards_child")
@@ -251,8 +247,8 @@ TEST_CASE("noted: a terminal that nobody has touched, by what it holds") {
 }
 TEST_CASE("noted: what seems to be detached on purpose") {
   if (!host().skipped.empty()) return;
-  std::set<std::string> missing = {"decoy.nohup", "decoy.own_session", "decoy.keep",
-                                   "decoy.gpg_agent", "decoy.editor_server"};
+  std::set<std::string> missing = {"decoy.nohup", "decoy.own_session", "decoy.keep", "decoy.gpg_agent",
+                                   "decoy.editor_server"};
   for (const verdict& each : host().all)
     if (each.notes.contains("detached")) missing.erase(each.label);
   CHECK(missing.empty());
@@ -275,9 +271,8 @@ TEST_CASE("precision and recall are 1.0 for each kind") {
     }
     const double precision = right + wrong > 0 ? static_cast<double>(right) / (right + wrong) : 1;
     const double recall = right + missed > 0 ? static_cast<double>(right) / (right + missed) : 1;
-    MESSAGE(kind << ": " << right << " of " << right + missed << " found, " << wrong
-                 << " falsely among " << host().all.size() << " processes; precision " << precision
-                 << ", recall " << recall);
+    MESSAGE(kind << ": " << right << " of " << right + missed << " found, " << wrong << " falsely among "
+                 << host().all.size() << " processes; precision " << precision << ", recall " << recall);
     CHECK(right > 0);
     CHECK(precision == 1);
     CHECK(recall == 1);
@@ -285,6 +280,5 @@ TEST_CASE("precision and recall are 1.0 for each kind") {
 }
 
 TEST_CASE("a stranger's repository is named as not read") {
-  if (::geteuid() == 0 && host().skipped.empty())
-    CHECK(host().blind.contains("foreign_repository"));
+  if (::geteuid() == 0 && host().skipped.empty()) CHECK(host().blind.contains("foreign_repository"));
 }

@@ -50,9 +50,8 @@ std::vector<note> idle(const census& result) {
 std::size_t idle_on(const draft& one) { return idle(paper_host().with(one).take()).size(); }
 
 bool names(const std::vector<note>& notes, pid_t pid) {
-  return std::any_of(notes.begin(), notes.end(), [&](const note& each) {
-    return each.processes.front().process.id.pid == pid;
-  });
+  return std::any_of(notes.begin(), notes.end(),
+                     [&](const note& each) { return each.processes.front().process.id.pid == pid; });
 }
 
 }  // namespace
@@ -78,7 +77,10 @@ TEST_CASE("one that works, is young, is touched or is somebody's is not noted") 
     return idle_on(one);
   };
   CHECK(but([](draft& one) { one.processor = 20min; }) == 0);
-  CHECK(but([](draft& one) { one.age = 23h; one.processor = 0ms; }) == 0);
+  CHECK(but([](draft& one) {
+          one.age = 23h;
+          one.processor = 0ms;
+        }) == 0);
   // What is known of a terminal is told of the terminal.
   CHECK(but([](draft& one) { one.terminal = 34'817; }) == 0);
   // A runner waits for jobs; its service manager starts it again.
@@ -86,7 +88,11 @@ TEST_CASE("one that works, is young, is touched or is somebody's is not noted") 
   CHECK(but([](draft& one) { one.cgroup = "0::/user.slice/user-1000.slice/app-cursor-1.scope\n"; }) == 0);
   CHECK(but([](draft& one) { one.user = ::geteuid() + 1; }) == 0);
   CHECK(but([](draft& one) { one.state = process_state::zombie; }) == 0);
-  CHECK(but([](draft& one) { one.name = "bot"; one.arguments = {"bot"}; one.executable = "/nonexistent/bot"; }) == 0);
+  CHECK(but([](draft& one) {
+          one.name = "bot";
+          one.arguments = {"bot"};
+          one.executable = "/nonexistent/bot";
+        }) == 0);
 }
 
 TEST_CASE("one whose work is busy or new is not noted; an agent below another is told with that one") {
@@ -145,23 +151,23 @@ TEST_CASE("of real ones the idle is noted, with the guard that it holds; busy an
     };
     // Until they are old enough for the processor time that their start took.
     std::vector<note> found;
-    const bool told = wait_until([&] {
-      found = look();
-      const bool with_guard = std::any_of(found.begin(), found.end(), [&](const note& each) {
-        return names({each}, forgotten.pid()) && each.processes.size() == 2 &&
-               each.text.find("the guard " + name) != std::string::npos;
-      });
-      return with_guard && names(found, used.pid());
-    }, 60s);
+    const bool told = wait_until(
+        [&] {
+          found = look();
+          const bool with_guard = std::any_of(found.begin(), found.end(), [&](const note& each) {
+            return names({each}, forgotten.pid()) && each.processes.size() == 2 &&
+                   each.text.find("the guard " + name) != std::string::npos;
+          });
+          return with_guard && names(found, used.pid());
+        },
+        60s);
     if (!told) {
       for (const note& each : found) std::fprintf(stderr, "%s\n", each.text.c_str());
       return 3;
     }
     if (names(found, busy.pid()) || found.size() != 2) return 4;
     // It starts something: somebody uses it.
-    {
-      std::ofstream(fifo) << "A=B\n";
-    }
+    { std::ofstream(fifo) << "A=B\n"; }
     const bool started = wait_until([&] {
       table = process_table::read();
       return !table.children_of(used.pid()).empty();

@@ -11,8 +11,7 @@
 
 using namespace support;
 
-TEST_CASE(
-    "a zombie that was seen once is a note; seen twice it is a ghost, and its parent is named") {
+TEST_CASE("a zombie that was seen once is a note; seen twice it is a ghost, and its parent is named") {
   paper_host host;
   host.with({.number = 1, .name = "careless"})
       .with({.number = 2, .parent = 1, .name = "done", .state = process_state::zombie});
@@ -63,17 +62,14 @@ TEST_CASE("nineteen orphans of one program are one ghost") {
 }
 
 TEST_CASE("what leads its own session without a mark is detached, with a mark an orphan") {
-  CHECK(notes(paper_host().with({.number = 1, .arguments = {"x"}}).take(), note_kind::detached) ==
-        1);
-  const census marked =
-      paper_host().with({.number = 1, .arguments = {"x"}, .markers = {{"GEMINI_CLI", "1"}}}).take();
+  CHECK(notes(paper_host().with({.number = 1, .arguments = {"x"}}).take(), note_kind::detached) == 1);
+  const census marked = paper_host().with({.number = 1, .arguments = {"x"}, .markers = {{"GEMINI_CLI", "1"}}}).take();
   CHECK(kinds(marked) == std::vector<std::string>{"orphan"});
 }
 
 TEST_CASE("whether SIGHUP is ignored can't be told: no orphan") {
   // Of a process on paper the system knows nothing.
-  const census result =
-      paper_host().with({.number = 1, .arguments = {"x"}, .session = 77, .group = 77}).take();
+  const census result = paper_host().with({.number = 1, .arguments = {"x"}, .session = 77, .group = 77}).take();
   CHECK(result.ghosts.empty());
   CHECK(notes(result, note_kind::detached) == 1);
 }
@@ -93,9 +89,8 @@ TEST_CASE("a child of a process 1 that is no init may be its own") {
   marked.markers = {{"CLAUDECODE", "1"}};
   CHECK(take_census(process_table::of({first, child}, {{}, marked})).ghosts.empty());
   std::string("tini\0      ", 11).copy(first.name_bytes, 11);
-  CHECK(
-      take_census(process_table::of({first, child}, {{}, marked}, std::chrono::system_clock::now()))
-          .ghosts.size() == 1);
+  CHECK(take_census(process_table::of({first, child}, {{}, marked}, std::chrono::system_clock::now())).ghosts.size() ==
+        1);
 }
 
 TEST_CASE("an agent that is process 1 of its container is a living one") {
@@ -137,10 +132,8 @@ TEST_CASE("a parent that started later is a stranger with a reused number") {
 }
 
 TEST_CASE("a session with an id lives while one of its agents does") {
-  const std::vector<process_variable> mine = {{"CLAUDECODE", "1"},
-                                              {"CLAUDE_CODE_SESSION_ID", "s1"}};
-  const std::vector<process_variable> other = {{"CLAUDECODE", "1"},
-                                               {"CLAUDE_CODE_SESSION_ID", "s2"}};
+  const std::vector<process_variable> mine = {{"CLAUDECODE", "1"}, {"CLAUDE_CODE_SESSION_ID", "s1"}};
+  const std::vector<process_variable> other = {{"CLAUDECODE", "1"}, {"CLAUDE_CODE_SESSION_ID", "s2"}};
   // An agent under any name, known by the mark that it gives to what it starts.
   const auto host = [&](const std::string& agent, const std::vector<process_variable>& of_agent) {
     return paper_host()
@@ -185,15 +178,11 @@ TEST_CASE("without an id an agent spares what was left in its directory, if it w
                .arguments = {"work"},
                .executable = "/usr/bin/work",
                .markers = mark})
-        .with({.number = 5,
-               .arguments = {"python3", "/nonexistent/x.py"},
-               .directory = directory,
-               .markers = mark});
+        .with({.number = 5, .arguments = {"python3", "/nonexistent/x.py"}, .directory = directory, .markers = mark});
     const census result = host.take();
     bool called = false;
     for (const ghost& each : result.ghosts)
-      for (const census_entry& one : each.processes)
-        called = called || one.process.id.pid == paper_host::base + 5;
+      for (const census_entry& one : each.processes) called = called || one.process.id.pid == paper_host::base + 5;
     return called;
   };
   CHECK(!is_called(1, "/nonexistent/repo"));
@@ -205,19 +194,11 @@ TEST_CASE("without an id an agent spares what was left in its directory, if it w
 TEST_CASE("a session that was exported in a shell lives while something of it does") {
   const std::vector<process_variable> mark = {{"INSTANCE_GUARD_SESSION", "s7"}};
   paper_host host;
-  host.with({.number = 1,
-             .name = "bash",
-             .arguments = {"-bash"},
-             .executable = "/usr/bin/bash",
-             .terminal = 34'817});
+  host.with({.number = 1, .name = "bash", .arguments = {"-bash"}, .executable = "/usr/bin/bash", .terminal = 34'817});
   const draft left{.number = 3, .arguments = {"python3", "/nonexistent/x.py"}, .markers = mark};
   paper_host alone = host;
   CHECK(kinds(alone.with(left).take()) == std::vector<std::string>{"orphan"});
-  draft living{.number = 2,
-               .parent = 1,
-               .name = "work",
-               .arguments = {"work"},
-               .executable = "/usr/bin/work",
-               .markers = mark};
+  draft living{
+      .number = 2, .parent = 1, .name = "work", .arguments = {"work"}, .executable = "/usr/bin/work", .markers = mark};
   CHECK(host.with(living).with(left).take().ghosts.empty());
 }

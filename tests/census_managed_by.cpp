@@ -15,15 +15,10 @@ namespace {
 
 /// Any program, as the child of number 1.
 draft child(std::string name = "bot") {
-  return {.number = 2,
-          .parent = 1,
-          .name = name,
-          .arguments = {name},
-          .executable = "/nonexistent/" + name,
-          .session = 1};
+  return {
+      .number = 2, .parent = 1, .name = name, .arguments = {name}, .executable = "/nonexistent/" + name, .session = 1};
 }
-draft above(const std::string& name, std::vector<std::string> arguments = {},
-            std::string executable = {}) {
+draft above(const std::string& name, std::vector<std::string> arguments = {}, std::string executable = {}) {
   if (arguments.empty()) arguments = {name};
   return {.number = 1,
           .name = name.substr(0, 15),
@@ -59,14 +54,18 @@ const std::string pid_1 = std::to_string(paper_host::base + 1);
 
 std::vector<expected> all_values() {
   std::vector<expected> list;
-  const auto below = [&](const draft& one, manager_kind kind, const std::string& name,
-                         const std::string& text) {
+  const auto below = [&](const draft& one, manager_kind kind, const std::string& name, const std::string& text) {
     list.push_back({"below " + one.arguments.back(), {one, child()}, kind, name, text});
   };
   // Agents and runners, by their names and by the scripts that they are.
-  for (const auto& [program, agent] : std::vector<std::pair<std::string, std::string>>{
-           {"claude", "claude"}, {"codex", "codex"}, {"cursor-agent", "cursor"}, {"gemini", "gemini"},
-           {"Runner.Worker", "github"}, {"gitlab-runner", "gitlab"}, {"buildkite-agent", "buildkite"}})
+  for (const auto& [program, agent] :
+       std::vector<std::pair<std::string, std::string>>{{"claude", "claude"},
+                                                        {"codex", "codex"},
+                                                        {"cursor-agent", "cursor"},
+                                                        {"gemini", "gemini"},
+                                                        {"Runner.Worker", "github"},
+                                                        {"gitlab-runner", "gitlab"},
+                                                        {"buildkite-agent", "buildkite"}})
     below(above(program), manager_kind::agent, agent, agent + " session, pid " + pid_1);
   below(above("java", {"java", "-jar", "/nonexistent/agent.jar"}, "/usr/bin/java"), manager_kind::agent, "jenkins",
         "jenkins session, pid " + pid_1);
@@ -86,12 +85,18 @@ std::vector<expected> all_values() {
   below(above("make-it"), manager_kind::program, "make-it", "make-it, pid " + pid_1);
   // What the control group says.
   const std::string users = "/user.slice/user-1000.slice/user@1000.service";
-  list.push_back({"unit", {in("/system.slice/shiva.service")}, manager_kind::unit, "shiva.service",
-                  "systemd unit shiva.service"});
-  list.push_back({"user unit", {in(users + "/app.slice/shiva.service")}, manager_kind::user_unit, "shiva.service",
+  list.push_back(
+      {"unit", {in("/system.slice/shiva.service")}, manager_kind::unit, "shiva.service", "systemd unit shiva.service"});
+  list.push_back({"user unit",
+                  {in(users + "/app.slice/shiva.service")},
+                  manager_kind::user_unit,
+                  "shiva.service",
                   "systemd user unit shiva.service"});
-  list.push_back({"desktop", {in(users + "/app.slice/app-firefox-77.scope")}, manager_kind::desktop,
-                  "app-firefox-77.scope", "desktop app-firefox-77.scope"});
+  list.push_back({"desktop",
+                  {in(users + "/app.slice/app-firefox-77.scope")},
+                  manager_kind::desktop,
+                  "app-firefox-77.scope",
+                  "desktop app-firefox-77.scope"});
   list.push_back({"what cron has left", {in("/system.slice/cron.service")}, manager_kind::cron, "cron", "cron"});
   draft contained = in("/");
   contained.container = std::string(64, 'c');
@@ -101,11 +106,13 @@ std::vector<expected> all_values() {
   list.push_back({"terminal", {typed}, manager_kind::terminal, "", "terminal /dev/pts/3"});
   draft over_ssh = child();
   over_ssh.terminal = 34'819;
-  list.push_back({"ssh with a terminal", {above("sshd"), over_ssh}, manager_kind::ssh, "ssh", "ssh, terminal /dev/pts/3"});
+  list.push_back(
+      {"ssh with a terminal", {above("sshd"), over_ssh}, manager_kind::ssh, "ssh", "ssh, terminal /dev/pts/3"});
   list.push_back({"nobody", {in("/")}, manager_kind::nobody, "", "nobody"});
   draft left = in("/");
   left.markers = {{"CLAUDECODE", "1"}};
-  list.push_back({"nobody, of an ended session", {left}, manager_kind::nobody, "", "nobody: its claude session has ended"});
+  list.push_back(
+      {"nobody, of an ended session", {left}, manager_kind::nobody, "", "nobody: its claude session has ended"});
   return list;
 }
 
@@ -171,7 +178,9 @@ TEST_CASE("below a CI runner's unit: the runner is the unit's, its jobs are the 
   const auto text = [&](int number) {
     std::string said = managed_by(table, *table.find(paper_host::base + number)).text();
     const std::size_t at = said.find("pid ");
-    return at == std::string::npos ? said : said.substr(0, at + 4) + std::to_string(std::stol(said.substr(at + 4)) - paper_host::base);
+    return at == std::string::npos
+               ? said
+               : said.substr(0, at + 4) + std::to_string(std::stol(said.substr(at + 4)) - paper_host::base);
   };
   const std::string unit = "systemd unit actions.runner.knox-shiva.tesseract.service";
   CHECK(text(1) == unit);

@@ -29,9 +29,7 @@ process_manager manager_of(pid_t pid) {
 /// The pid of "ready pid=N …".
 pid_t pid_of(const std::string& line) {
   const std::size_t at = line.find("pid=");
-  return at == std::string::npos
-             ? 0
-             : static_cast<pid_t>(std::strtol(line.c_str() + at + 4, nullptr, 10));
+  return at == std::string::npos ? 0 : static_cast<pid_t>(std::strtol(line.c_str() + at + 4, nullptr, 10));
 }
 
 }  // namespace

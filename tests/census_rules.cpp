@@ -74,8 +74,7 @@ TEST_CASE("hostile names and arguments are harmless in all words that are printe
     return text.find("\xe2\x80\xae") == std::string::npos && text.size() < 1000;
   };
   for (const ghost& each : result.ghosts) {
-    for (const std::string& text : {each.program, each.headline, each.why, each.remedy})
-      CHECK(is_harmless(text));
+    for (const std::string& text : {each.program, each.headline, each.why, each.remedy}) CHECK(is_harmless(text));
     for (const census_entry& entry : each.processes) {
       CHECK(is_harmless(entry.difference));
       CHECK(is_harmless(entry.managed_by.text()));
@@ -89,11 +88,7 @@ TEST_CASE("who manages a process is said of each, in the table's order") {
   host.with({.number = 1, .name = "cron", .arguments = {"cron"}, .executable = "/usr/sbin/cron"})
       .with({.number = 2, .parent = 1, .arguments = {"job"}})
       .with(managed(3))
-      .with({.number = 4,
-             .name = "bash",
-             .arguments = {"-bash"},
-             .executable = "/usr/bin/bash",
-             .terminal = 34'817})
+      .with({.number = 4, .name = "bash", .arguments = {"-bash"}, .executable = "/usr/bin/bash", .terminal = 34'817})
       .with({.number = 5, .parent = 4, .arguments = {"x"}, .terminal = 34'817})
       .with({.number = 6, .arguments = {"x"}, .container = std::string(64, 'b')});
   const process_table table = host.table();

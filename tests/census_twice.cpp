@@ -48,13 +48,8 @@ TEST_CASE("workers count with their master, also in sessions of their own") {
     result.parent = parent;
     return result;
   };
-  const draft cron{
-      .number = 1, .name = "cron", .arguments = {"cron"}, .executable = "/usr/sbin/cron"};
-  draft shell{.number = 3,
-              .parent = 2,
-              .name = "sh",
-              .arguments = {"sh", "-c", "x"},
-              .executable = "/usr/bin/dash"};
+  const draft cron{.number = 1, .name = "cron", .arguments = {"cron"}, .executable = "/usr/sbin/cron"};
+  draft shell{.number = 3, .parent = 2, .name = "sh", .arguments = {"sh", "-c", "x"}, .executable = "/usr/bin/dash"};
   CHECK(paper_host().with(cron).with(job(2, 1)).with(job(3, 2)).take().ghosts.empty());
   CHECK(paper_host().with(cron).with(job(2, 1)).with(shell).with(job(4, 3)).take().ghosts.empty());
   // But two runs of one job that overlap are two.
@@ -119,21 +114,16 @@ TEST_CASE("a declared service is counted: too many, none, enough") {
 TEST_CASE("a shell, grep or an editor that mentions a declared service is not counted") {
   census_options options;
   options.services = {{"shiva", "shiva/main\\.py", 1}};
-  const census result = paper_host()
-                            .with(managed(1))
-                            .with({.number = 2,
-                                   .name = "sh",
-                                   .arguments = {"sh", "-c", "python3 shiva/main.py"},
-                                   .executable = "/usr/bin/dash"})
-                            .with({.number = 3,
-                                   .name = "grep",
-                                   .arguments = {"grep", "shiva/main.py"},
-                                   .executable = "/usr/bin/grep"})
-                            .with({.number = 4,
-                                   .name = "vim",
-                                   .arguments = {"vim", "shiva/main.py"},
-                                   .executable = "/usr/bin/vim.basic"})
-                            .take(options);
+  const census result =
+      paper_host()
+          .with(managed(1))
+          .with({.number = 2,
+                 .name = "sh",
+                 .arguments = {"sh", "-c", "python3 shiva/main.py"},
+                 .executable = "/usr/bin/dash"})
+          .with({.number = 3, .name = "grep", .arguments = {"grep", "shiva/main.py"}, .executable = "/usr/bin/grep"})
+          .with({.number = 4, .name = "vim", .arguments = {"vim", "shiva/main.py"}, .executable = "/usr/bin/vim.basic"})
+          .take(options);
   CHECK(result.services[0].found == 1);
   CHECK(result.ghosts.empty());
 }

@@ -46,9 +46,8 @@ TEST_CASE("every fixture ends by itself, however it resists") {
 TEST_CASE("the census finds a process that hid its environment, its name and its first thread") {
   scene s;
   for (const words& kind :
-       {words{"sleep"}, words{"daemon", "cleared", "closed", "sleep"},
-        words{"scrubbed", "closed", "sleep"}, words{"renamed", "undumpable", "sleep"},
-        words{"cleared", "renamed", "headless", "sleep"}, words{"stopped"}}) {
+       {words{"sleep"}, words{"daemon", "cleared", "closed", "sleep"}, words{"scrubbed", "closed", "sleep"},
+        words{"renamed", "undumpable", "sleep"}, words{"cleared", "renamed", "headless", "sleep"}, words{"stopped"}}) {
     CAPTURE(kind.back());
     program p = s.start(s.words(kind));
     REQUIRE(p.read_until("ready"));

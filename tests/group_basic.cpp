@@ -64,8 +64,7 @@ TEST_CASE("each exit status arrives at its own handle") {
   const scene s;
   process_group group;
   std::vector<child> children;
-  for (int code = 0; code < 256; code += 15)
-    children.push_back(group.spawn(s.words({"exit=" + std::to_string(code)})));
+  for (int code = 0; code < 256; code += 15) children.push_back(group.spawn(s.words({"exit=" + std::to_string(code)})));
   for (std::size_t i = 0; i < children.size(); ++i) {
     CHECK(children[i].wait().code() == static_cast<int>(i) * 15);
     CHECK(children[i].wait().code() == static_cast<int>(i) * 15);  // and stays there
@@ -108,7 +107,8 @@ TEST_CASE("streams lead where they are told to") {
   CHECK(read_all(echo.out()) == "hello");
   CHECK(echo.wait().success());
 
-  child both = group.spawn(s.words({"write-err=3"}), {.in = stdio::null(), .out = stdio::pipe(), .err = stdio::join_out()});
+  child both =
+      group.spawn(s.words({"write-err=3"}), {.in = stdio::null(), .out = stdio::pipe(), .err = stdio::join_out()});
   CHECK(read_all(both.out()) == "yyy");
   child file = group.spawn(s.words({"write=4"}), {.out = stdio::file(s / "out", file_mode::truncate)});
   CHECK(file.wait().success());
@@ -121,8 +121,8 @@ TEST_CASE("environment and directory are the caller's, with the changes asked fo
   process_group group;
   ::setenv("TEST_KEPT", "old", 1);
   ::setenv("TEST_GONE", "old", 1);
-  child c = group.spawn(s.words({"show"}), {.environment = {"TEST_NEW=new", "TEST_GONE"},
-                                            .working_directory = "/", .out = stdio::pipe()});
+  child c = group.spawn(s.words({"show"}),
+                        {.environment = {"TEST_NEW=new", "TEST_GONE"}, .working_directory = "/", .out = stdio::pipe()});
   const std::string shown = read_all(c.out());
   CHECK(shown.find("env.TEST_KEPT=old\n") != std::string::npos);
   CHECK(shown.find("env.TEST_NEW=new\n") != std::string::npos);

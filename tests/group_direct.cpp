@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <chrono>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <instance_guard/single_instance.hpp>
@@ -115,8 +115,8 @@ TEST_CASE("an exec that fails is reported with its reason") {
 
 TEST_CASE("streams lead where they are told to, also crosswise and where the program has none") {
   in_program([](process_group& group, teller test) {
-    child crossed = group.spawn({"/bin/sh", "-c", "echo out; echo err >&2"},
-                                {.out = stdio::pipe(), .err = stdio::pipe()});
+    child crossed =
+        group.spawn({"/bin/sh", "-c", "echo out; echo err >&2"}, {.out = stdio::pipe(), .err = stdio::pipe()});
     if (support::read_all(crossed.out()) != "out\n" || support::read_all(crossed.err()) != "err\n") test.say("pipes");
     crossed.wait();
     // Their descriptors are those of the streams, the other way round.
@@ -217,6 +217,7 @@ TEST_CASE("a large command line, and a directory and environment of their own") 
     child c = group.spawn(words, {.out = stdio::pipe()});
     if (support::read_all(c.out()) != "9\n") test.say("arguments");
     const spawn_options options = {.environment = {"GREETING=hello", "HOME"}, .working_directory = "/usr/lib"};
-    if (shell(group, "echo $GREETING; pwd; echo ${HOME-none}", options) != "hello\n/usr/lib\nnone\n") test.say("environment");
+    if (shell(group, "echo $GREETING; pwd; echo ${HOME-none}", options) != "hello\n/usr/lib\nnone\n")
+      test.say("environment");
   });
 }

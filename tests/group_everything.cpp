@@ -19,9 +19,9 @@
 #include <thread>
 
 #include "support/forked.hpp"
-#include "support/stubborn_children.hpp"
 #include "support/read_child.hpp"
 #include "support/scene.hpp"
+#include "support/stubborn_children.hpp"
 #include "support/unique_name.hpp"
 
 using namespace instance_guard;

@@ -68,7 +68,8 @@ TEST_CASE("forks beside spawning threads keep no channel open") {
       for (const pid_t number : support::detail::numbers_in("/proc/self/fd")) {
         char target[64] = {};
         const std::string path = "/proc/self/fd/" + std::to_string(number);
-        if (::readlink(path.c_str(), target, sizeof target - 1) > 0 && std::string(target).starts_with("socket:")) ++sockets;
+        if (::readlink(path.c_str(), target, sizeof target - 1) > 0 && std::string(target).starts_with("socket:"))
+          ++sockets;
       }
       // The ends of answers that are waited for are there (three threads), nothing else.
       if (sockets > 3) test.say(std::to_string(sockets));
@@ -143,12 +144,15 @@ TEST_CASE("a small stack is enough") {
   ::pthread_attr_init(&attributes);
   ::pthread_attr_setstacksize(&attributes, 64 << 10);
   pthread_t thread{};
-  REQUIRE(::pthread_create(&thread, &attributes, [](void*) -> void* {
-    process_group group;
-    CHECK(group.spawn({"/bin/true"}).wait().success());
-    CHECK(group.terminate().proven_empty);
-    return nullptr;
-  }, nullptr) == 0);
+  REQUIRE(::pthread_create(
+              &thread, &attributes,
+              [](void*) -> void* {
+                process_group group;
+                CHECK(group.spawn({"/bin/true"}).wait().success());
+                CHECK(group.terminate().proven_empty);
+                return nullptr;
+              },
+              nullptr) == 0);
   ::pthread_join(thread, nullptr);
   ::pthread_attr_destroy(&attributes);
 }

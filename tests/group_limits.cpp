@@ -38,7 +38,8 @@ TEST_CASE("arguments of a megabyte arrive, and what is too long is refused") {
   CHECK(c.wait().success());
   // Just around the length from which text travels in another way.
   for (std::size_t size = 60'000; size < 70'000; size += 499) {
-    child around = group.spawn({"/bin/sh", "-c", "echo ${#1}", "sh", std::string(size, 'y')}, {.clear_environment = true, .out = stdio::pipe()});
+    child around = group.spawn({"/bin/sh", "-c", "echo ${#1}", "sh", std::string(size, 'y')},
+                               {.clear_environment = true, .out = stdio::pipe()});
     CHECK(support::read_line(around.out()) == std::to_string(size));
   }
   std::error_code ec;
@@ -85,13 +86,15 @@ TEST_CASE("3,000 children at once, of an owner that may open 256 files") {
       if (ec) test.say(std::to_string(i) + ": " + ec.message());
       if (ec) return 1;
     }
-    if (group.members().size() != static_cast<std::size_t>(count)) test.say("members " + std::to_string(group.members().size()));
+    if (group.members().size() != static_cast<std::size_t>(count))
+      test.say("members " + std::to_string(group.members().size()));
     const termination_report report = group.terminate();
     if (!report.proven_empty) test.say(report.str());
     // Whoever keeps a handle to each runs out of his own descriptors, and is told so.
     std::vector<child> kept;
     std::error_code ec;
-    while (!ec && kept.size() < 300) kept.push_back(group.spawn({"/bin/sleep", "100"}, {.environment = {s.mark()}}, ec));
+    while (!ec && kept.size() < 300)
+      kept.push_back(group.spawn({"/bin/sleep", "100"}, {.environment = {s.mark()}}, ec));
     if (ec != std::errc::too_many_files_open) test.say("not too_many_files_open: " + ec.message());
     kept.clear();
     if (!group.spawn({"/bin/true"}).wait().success()) test.say("not usable again");

@@ -107,7 +107,8 @@ TEST_CASE("the name stays taken while such a process lives, and is free when it 
     if (ec != errc::still_cleaning_up) test.say("not still_cleaning_up: " + ec.message());
     const std::string what = "left: pid " + std::to_string(pid) + " (";
     const std::string& told = lock.explanation();
-    if (told.find(what) == std::string::npos || told.find(", another user's)") == std::string::npos) test.say("told: " + told);
+    if (told.find(what) == std::string::npos || told.find(", another user's)") == std::string::npos)
+      test.say("told: " + told);
     // The facade says so, too: here for a log.
     const auto text = detail::refusal_text(name, ec, lock.holder(), "", 75, false);
     if (text.find(what) == std::string::npos) test.say("told: " + text);

@@ -28,9 +28,7 @@ std::chrono::milliseconds number_after(const std::string& text, std::size_t at) 
   return std::chrono::milliseconds(std::strtoll(text.c_str() + at, nullptr, 10));
 }
 
-bool starts(const std::string& text, const std::string& with) {
-  return text.compare(0, with.size(), with) == 0;
-}
+bool starts(const std::string& text, const std::string& with) { return text.compare(0, with.size(), with) == 0; }
 
 void say(const std::string& line) {
   std::string all = line + "\n";
@@ -85,8 +83,7 @@ int main(int count, char** arguments) {
   std::error_code ec;
   pid_lockfile lock(count > 1 ? arguments[1] : "", options, ec);
   if (ec == errc::already_running || ec == errc::still_cleaning_up) {
-    say("refused " + std::to_string(lock.holder() ? lock.holder()->process.pid : 0) + " " +
-        name_of(ec));
+    say("refused " + std::to_string(lock.holder() ? lock.holder()->process.pid : 0) + " " + name_of(ec));
     return 75;
   }
   if (ec) {
@@ -97,8 +94,7 @@ int main(int count, char** arguments) {
     return 73;
   }
   say("taken " + std::to_string(::getpid()) + " " +
-      std::to_string(lock.recovered_from() ? lock.recovered_from()->process.pid : 0) + " " +
-      lock.path().string());
+      std::to_string(lock.recovered_from() ? lock.recovered_from()->process.pid : 0) + " " + lock.path().string());
   for (std::string line; std::getline(std::cin, line);) {
     if (line == "verify") {
       lock.verify(ec);
@@ -114,8 +110,7 @@ int main(int count, char** arguments) {
       ::kill(::getpid(), SIGKILL);
     } else if (starts(line, "warden")) {
       start_fake_warden(lock, number_after(line, 7));
-    } else if (line ==
-               "fork") {  // the child stays until its own input ends, with its copy of the object
+    } else if (line == "fork") {  // the child stays until its own input ends, with its copy of the object
       const pid_t child = ::fork();
       if (child == 0) {
         ::alarm(300);

@@ -35,8 +35,7 @@ struct place {
   }
   std::string file() const { return directory / (name + ".lock"); }
   support::program start(std::vector<std::string> more = {}) const {
-    std::vector<std::string> arguments = {INSTANCE_GUARD_LOCK_HELPER, name,
-                                          "directory=" + directory.path().string()};
+    std::vector<std::string> arguments = {INSTANCE_GUARD_LOCK_HELPER, name, "directory=" + directory.path().string()};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return support::program(arguments);
   }
@@ -85,8 +84,7 @@ TEST_CASE("a second start is refused and told who has the name") {
   CHECK(lock.holder()->process.pid == holder.pid());
   CHECK(lock.holder()->version == "1.4.2");
   CHECK(lock.holder()->name == here.name);
-  if (!lock.holder()->arguments.empty())
-    CHECK(lock.holder()->arguments.at(1) == here.name);  // needs /proc
+  if (!lock.holder()->arguments.empty()) CHECK(lock.holder()->arguments.at(1) == here.name);  // needs /proc
   CHECK(!lock.holder()->started_from.empty());
   CHECK(lock.explanation().find(std::to_string(holder.pid())) != std::string::npos);
   CHECK(is_alive(lock.holder()->process));
@@ -181,17 +179,9 @@ TEST_CASE("upper and lower case are one name") {
 
 TEST_CASE("names outside the rule are refused, and nothing is made") {
   place here;
-  const std::string bad[] = {"",
-                             ".",
-                             "..",
-                             "a/b",
-                             "../x",
-                             std::string("a\0b", 3),
-                             std::string(65, 'a'),
-                             std::string(300, 'a'),
-                             "a b",
-                             "\xc3\xa4",
-                             "a\n"};
+  const std::string bad[] = {
+      "",    ".",        "..", "a/b", "../x", std::string("a\0b", 3), std::string(65, 'a'), std::string(300, 'a'),
+      "a b", "\xc3\xa4", "a\n"};
   for (const std::string& name : bad) {
     CAPTURE(name);
     std::error_code ec;
@@ -263,9 +253,8 @@ TEST_CASE("taking and releasing leaks no descriptor and never fails") {
 
 TEST_CASE("descriptors 0, 1 and 2 are never used for a lock") {
   place here;
-  auto holder = support::program(
-      {INSTANCE_GUARD_LOCK_HELPER, here.name, "directory=" + here.directory.path().string()},
-      {.before_exec = [] { return ::close(2) == 0; }});
+  auto holder = support::program({INSTANCE_GUARD_LOCK_HELPER, here.name, "directory=" + here.directory.path().string()},
+                                 {.before_exec = [] { return ::close(2) == 0; }});
   REQUIRE(holder.read_until("taken"));
   CHECK(!std::filesystem::exists("/proc/" + std::to_string(holder.pid()) + "/fd/2"));
 }
@@ -277,16 +266,14 @@ TEST_CASE("more names than a process may hold are refused with a reason, and the
   std::error_code ec;
   for (int i = 0; i < 200 && !ec; ++i) {
     pid_lockfile one(name + "-" + std::to_string(i), {.directory = directory.path()}, ec);
-    if (!ec)
-      locks.push_back(std::move(one));
-    else
-      CHECK(one.explanation().find("already holds") != std::string::npos);
+    if (!ec) locks.push_back(std::move(one));
+    else CHECK(one.explanation().find("already holds") != std::string::npos);
   }
   CHECK(ec == std::errc::no_lock_available);
   CHECK(locks.size() == 64);
   for (auto& lock : locks) lock.verify();
-  CHECK(static_cast<std::size_t>(std::distance(
-            std::filesystem::directory_iterator(directory.path()), {})) == locks.size());
+  CHECK(static_cast<std::size_t>(std::distance(std::filesystem::directory_iterator(directory.path()), {})) ==
+        locks.size());
 }
 
 TEST_CASE("a lock file has mode 0600 whatever the umask") {

@@ -52,8 +52,7 @@ struct board {
     }
   }
   static board& make() {
-    void* memory =
-        ::mmap(nullptr, sizeof(board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void* memory = ::mmap(nullptr, sizeof(board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     REQUIRE(memory != MAP_FAILED);
     return *new (memory) board;
   }
@@ -115,16 +114,13 @@ int contend(board& shared, int index, const std::string& name, const lock_option
     ::alarm(600);  // ends by itself, whatever becomes of the test
     for (;;) ::pause();
   }
-  if (ec == errc::already_running)
-    mine.refused_by = lock.holder() ? static_cast<int>(lock.holder()->process.pid) : 0;
-  else
-    mine.fault = ec.value();
+  if (ec == errc::already_running) mine.refused_by = lock.holder() ? static_cast<int>(lock.holder()->process.pid) : 0;
+  else mine.fault = ec.value();
   mine.done = 1;
   return 75;
 }
 
-void rounds_of_contenders(int count, const lock_options& options,
-                          const std::function<bool()>& prepare) {
+void rounds_of_contenders(int count, const lock_options& options, const std::function<bool()>& prepare) {
   board& shared = board::make();
   const std::string name = support::unique_name("one");
   for (int round = 0; round < count; ++round) {
@@ -152,8 +148,7 @@ void rounds_of_contenders(int count, const lock_options& options,
       if (shared.outcomes[i].refused_by != all.pid(static_cast<std::size_t>(winner))) {
         ++wrong;
         MESSAGE("named " << shared.outcomes[i].refused_by.load() << " instead of "
-                         << all.pid(static_cast<std::size_t>(winner)) << ", fault "
-                         << shared.outcomes[i].fault.load());
+                         << all.pid(static_cast<std::size_t>(winner)) << ", fault " << shared.outcomes[i].fault.load());
       }
       CHECK(all.end(static_cast<std::size_t>(i), 0) == 75 << 8);
     }
@@ -206,8 +201,7 @@ TEST_CASE("200 waiters have the name one at a time, and each gets its turn") {
       return 0;
     });
     first.release();
-    CHECK(
-        support::wait_until([&] { return shared.turns.load() == 200; }, std::chrono::seconds(60)));
+    CHECK(support::wait_until([&] { return shared.turns.load() == 200; }, std::chrono::seconds(60)));
     for (std::size_t i = 0; i < 200; ++i) CHECK(all.end(i, 0) == 0);
   }
   CHECK(shared.most == 1);
@@ -240,8 +234,7 @@ void fight(const lock_options& base, int turns, const std::function<bool()>& pre
       }
       return 0;
     });
-    CHECK(support::wait_until([&] { return shared.turns.load() == 16 * turns; },
-                              std::chrono::seconds(60)));
+    CHECK(support::wait_until([&] { return shared.turns.load() == 16 * turns; }, std::chrono::seconds(60)));
     for (std::size_t i = 0; i < 16; ++i) CHECK(all.end(i, 0) == 0);
   }
   CHECK(shared.most == 1);

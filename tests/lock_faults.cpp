@@ -108,9 +108,9 @@ TEST_CASE(
       CAPTURE(one.number());
       // sigprocmask can't fail, nor getpid and its like; failing a mark is no fault.
       const long number = one.number();
-      if (at_mark || number == SYS_rt_sigprocmask || number == SYS_getpid ||
-          number == SYS_geteuid || number == SYS_gettid || number == SYS_exit_group ||
-          number == SYS_munmap || number == SYS_futex || number == SYS_clock_gettime ||
+      if (at_mark || number == SYS_rt_sigprocmask || number == SYS_getpid || number == SYS_geteuid ||
+          number == SYS_gettid || number == SYS_exit_group || number == SYS_munmap || number == SYS_futex ||
+          number == SYS_clock_gettime ||
           (sanitized && (number == SYS_mmap || number == SYS_sigaltstack || number == SYS_madvise ||
                          number == SYS_brk || number == SYS_mprotect)))
         continue;
@@ -133,8 +133,7 @@ TEST_CASE(
       }
       const int status = one.finish();
       CHECK(WIFEXITED(status));
-      CHECK((WEXITSTATUS(status) == all_well || WEXITSTATUS(status) == not_taken ||
-             WEXITSTATUS(status) == lost));
+      CHECK((WEXITSTATUS(status) == all_well || WEXITSTATUS(status) == not_taken || WEXITSTATUS(status) == lost));
       std::error_code ec;
       pid_lockfile last(name, options, ec);
       CHECK(!ec);

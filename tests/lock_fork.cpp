@@ -34,8 +34,7 @@ struct place {
   }
   std::string file() const { return directory / (name + ".lock"); }
   support::program start() const {
-    return support::program(
-        {INSTANCE_GUARD_LOCK_HELPER, name, "directory=" + directory.path().string()});
+    return support::program({INSTANCE_GUARD_LOCK_HELPER, name, "directory=" + directory.path().string()});
   }
   /// Takes the name from another process; the code, errors other than a refusal included.
   int try_from_outside() const {
@@ -121,8 +120,7 @@ TEST_CASE("a forked child does not keep the name after its parent died") {
 TEST_CASE("a copy made without fork handlers does not unlink, and ends its copy of the lock") {
   place here;
   pid_lockfile lock(here.name, here.options());
-  const pid_t pid =
-      static_cast<pid_t>(::syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, nullptr));
+  const pid_t pid = static_cast<pid_t>(::syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, nullptr));
   if (pid == 0) {
     if (lock.owns_lock()) ::_exit(1);
     std::error_code ec;
@@ -139,8 +137,7 @@ TEST_CASE("a copy made without fork handlers does not unlink, and ends its copy 
   CHECK(here.try_from_outside() == 75);
 }
 
-TEST_CASE(
-    "a copy made without handlers that never asks keeps the name: it is reported as cleaning up") {
+TEST_CASE("a copy made without handlers that never asks keeps the name: it is reported as cleaning up") {
   place here;
   auto holder = here.start();
   REQUIRE(holder.read_until("taken"));
@@ -192,8 +189,7 @@ TEST_CASE("programs that are started inherit no descriptor of a lock") {
   pid_lockfile lock(here.name, here.options());
   const int lock_file = detail::slot_of(lock).lock.get();
   for (const detail::slot_file* const each :
-       {&detail::slot_of(lock).lock, &detail::slot_of(lock).socket,
-        &detail::slot_of(lock).directory}) {
+       {&detail::slot_of(lock).lock, &detail::slot_of(lock).socket, &detail::slot_of(lock).directory}) {
     if (each->get() < 0) continue;  // no socket lock on this system
     CHECK(each->get() > 2);
     CHECK((::fcntl(each->get(), F_GETFD) & FD_CLOEXEC) != 0);

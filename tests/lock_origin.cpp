@@ -44,8 +44,7 @@ std::string told_by_child(const std::function<std::string()>& tell) {
 
 TEST_CASE("a service is told by its cgroup, of the system or of a user") {
   CHECK(unit_of_cgroup("/system.slice/shiva.service") == "systemd unit shiva.service");
-  CHECK(unit_of_cgroup("/system.slice/system-bot.slice/bot@7.service") ==
-        "systemd unit bot@7.service");
+  CHECK(unit_of_cgroup("/system.slice/system-bot.slice/bot@7.service") == "systemd unit bot@7.service");
   CHECK(unit_of_cgroup("/user.slice/user-1000.slice/user@1000.service/app.slice/shiva.service") ==
         "systemd user unit shiva.service");
   CHECK(unit_of_cgroup("/system.slice/shiva.service/payload/x") == "systemd unit shiva.service");
@@ -53,14 +52,13 @@ TEST_CASE("a service is told by its cgroup, of the system or of a user") {
 
 TEST_CASE("sessions, logins, cron and containers are no services") {
   for (const char* path :
-       {"/", "", "/user.slice/user-1000.slice/session-3.scope",
-        "/user.slice/user-1000.slice/user@1000.service",
+       {"/", "", "/user.slice/user-1000.slice/session-3.scope", "/user.slice/user-1000.slice/user@1000.service",
         "/user.slice/user-1000.slice/user@1000.service/init.scope", "/system.slice/ssh.service",
         "/system.slice/sshd.service", "/system.slice/system-sshd.slice/sshd@7-10.0.0.1:22.service",
         "/system.slice/cron.service", "/system.slice/crond.service",
         "/system.slice/system-getty.slice/getty@tty1.service",
-        "/user.slice/user-1000.slice/user@1000.service/app.slice/vte-spawn-1.scope",
-        "/system.slice/docker-abc.scope", "/system.slice/docker.service.d", ".service"}) {
+        "/user.slice/user-1000.slice/user@1000.service/app.slice/vte-spawn-1.scope", "/system.slice/docker-abc.scope",
+        "/system.slice/docker.service.d", ".service"}) {
     CAPTURE(path);
     CHECK(unit_of_cgroup(path).empty());
   }
@@ -85,13 +83,10 @@ TEST_CASE("the list of cgroups is read in both versions, and any bytes are beara
         "systemd unit shiva.service");
   CHECK(origin_of_cgroups("12:cpu:/system.slice/shiva.service\n") == "");
   CHECK(origin_of_cgroups("0::/docker/0123\n") == "container");
-  CHECK(origin_of_cgroups("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-1.scope\n") ==
+  CHECK(origin_of_cgroups("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-1.scope\n") == "container");
+  CHECK(origin_of_cgroups("0::/user.slice/x.slice/user@1.service/user.slice/libpod-1.scope/container\n") ==
         "container");
-  CHECK(origin_of_cgroups(
-            "0::/user.slice/x.slice/user@1.service/user.slice/libpod-1.scope/container\n") ==
-        "container");
-  for (const char* text : {"", "\n\n", ":", "::", "a:b", "0::", "0::/"})
-    CHECK(origin_of_cgroups(text).empty());
+  for (const char* text : {"", "\n\n", ":", "::", "a:b", "0::", "0::/"}) CHECK(origin_of_cgroups(text).empty());
 }
 
 TEST_CASE("terminals have the names of their devices") {
@@ -124,9 +119,8 @@ TEST_CASE("a process on a terminal is told by that terminal") {
 }
 
 TEST_CASE("what came through tmux, ssh or cron is told by the nearest of them among the parents") {
-  for (const auto& each :
-       {std::pair{"tmux: server", "tmux"}, std::pair{"sshd", "ssh"}, std::pair{"cron", "cron"},
-        std::pair{"SCREEN", "screen"}, std::pair{"atd", "at"}}) {
+  for (const auto& each : {std::pair{"tmux: server", "tmux"}, std::pair{"sshd", "ssh"}, std::pair{"cron", "cron"},
+                           std::pair{"SCREEN", "screen"}, std::pair{"atd", "at"}}) {
     const char* const name = each.first;
     CAPTURE(name);
     const std::string told = told_by_child([&] {

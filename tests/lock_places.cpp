@@ -30,8 +30,8 @@ using place = support::odd_place;
 namespace {
 
 /// What a start says of a place that it can't use.
-void check_refused(const place& here, std::error_code expected, const std::string& path,
-                   const std::string& cure, const lock_options& options) {
+void check_refused(const place& here, std::error_code expected, const std::string& path, const std::string& cure,
+                   const lock_options& options) {
   std::error_code ec;
   pid_lockfile lock(here.name, options, ec);
   CAPTURE(lock.explanation());
@@ -41,14 +41,11 @@ void check_refused(const place& here, std::error_code expected, const std::strin
   CHECK(lock.explanation().find("cure") != std::string::npos);
   CHECK(lock.explanation().find(cure) != std::string::npos);
 }
-void check_refused(const place& here, std::error_code expected, const std::string& path,
-                   const std::string& cure) {
+void check_refused(const place& here, std::error_code expected, const std::string& path, const std::string& cure) {
   check_refused(here, expected, path, cure, here.options());
 }
 std::error_code of(errc code) { return make_error_code(code); }
-std::error_code of(std::errc code) {
-  return std::error_code(static_cast<int>(code), std::system_category());
-}
+std::error_code of(std::errc code) { return std::error_code(static_cast<int>(code), std::system_category()); }
 
 }  // namespace
 
@@ -57,8 +54,7 @@ TEST_SUITE("directory") {
     if (!root_only("giving a directory away")) return;
     place here;
     REQUIRE(::chown(here.locks().c_str(), support::nobody, support::nobody) == 0);
-    check_refused(here, of(errc::unsafe_directory), here.locks() + " belongs to user nobody",
-                  "rm -r " + here.locks());
+    check_refused(here, of(errc::unsafe_directory), here.locks() + " belongs to user nobody", "rm -r " + here.locks());
     CHECK(std::filesystem::is_empty(here.locks()));
   }
   TEST_CASE("a symbolic link is refused") {
@@ -66,28 +62,24 @@ TEST_SUITE("directory") {
     const std::string real = here.directory / "real";
     std::filesystem::rename(here.locks(), real);
     std::filesystem::create_directory_symlink(real, here.locks());
-    check_refused(here, of(errc::unsafe_directory), here.locks() + " is a symbolic link",
-                  "name its target");
+    check_refused(here, of(errc::unsafe_directory), here.locks() + " is a symbolic link", "name its target");
     lock_options options = here.options();
     options.directory += "/";
-    check_refused(here, of(errc::unsafe_directory), here.locks() + " is a symbolic link",
-                  "name its target", options);
+    check_refused(here, of(errc::unsafe_directory), here.locks() + " is a symbolic link", "name its target", options);
     CHECK(std::filesystem::is_empty(real));
   }
   TEST_CASE("a file in its place is refused") {
     place here;
     std::filesystem::remove(here.locks());
     std::ofstream(here.locks()) << "mine";
-    check_refused(here, of(errc::unsafe_directory), here.locks() + " is no directory",
-                  "rm " + here.locks());
+    check_refused(here, of(errc::unsafe_directory), here.locks() + " is no directory", "rm " + here.locks());
     CHECK(std::filesystem::file_size(here.locks()) == 4);
   }
   TEST_CASE("one that others can write is refused") {
     for (const mode_t mode : {mode_t{0770}, mode_t{0702}, mode_t{0777}}) {
       place here;
       ::chmod(here.locks().c_str(), mode);
-      check_refused(here, of(errc::unsafe_directory), here.locks() + " can be written by others",
-                    "chmod go-w");
+      check_refused(here, of(errc::unsafe_directory), here.locks() + " can be written by others", "chmod go-w");
       struct stat facts = {};
       ::stat(here.locks().c_str(), &facts);
       CHECK((facts.st_mode & 07777) == mode);
@@ -137,8 +129,7 @@ TEST_SUITE("directory") {
         options.allow_network_file_system = allowed;
         std::error_code ec;
         pid_lockfile lock(here.name, options, ec);
-        if (ec == errc::network_file_system && lock.explanation().find("cure") != std::string::npos)
-          return 3;
+        if (ec == errc::network_file_system && lock.explanation().find("cure") != std::string::npos) return 3;
         return ec ? 1 : 0;
       });
       if (!one.possible()) return;
@@ -188,8 +179,7 @@ TEST_SUITE("directory") {
             std::error_code ec;
             pid_lockfile lock(name, ec);
             if (ec != errc::unsafe_directory) return 1;
-            if (lock.explanation().find(base + " belongs to user root") == std::string::npos)
-              return 2;
+            if (lock.explanation().find(base + " belongs to user root") == std::string::npos) return 2;
             if (lock.explanation().find("cure     rm -r " + base) == std::string::npos) return 3;
             return 0;
           }) == 0);
@@ -216,11 +206,8 @@ TEST_SUITE("lock file") {
     const std::string victim = here.directory / "victim";
     std::ofstream(victim) << "precious";
     SUBCASE("to a file") { std::filesystem::create_symlink(victim, here.file()); }
-    SUBCASE("dangling") {
-      std::filesystem::create_symlink(here.directory / "missing", here.file());
-    }
-    check_refused(here, of(std::errc::invalid_argument), here.file() + " is a symbolic link",
-                  "remove it");
+    SUBCASE("dangling") { std::filesystem::create_symlink(here.directory / "missing", here.file()); }
+    check_refused(here, of(std::errc::invalid_argument), here.file() + " is a symbolic link", "remove it");
     CHECK(std::filesystem::file_size(victim) == 8);
     CHECK(!std::filesystem::exists(here.directory / "missing"));
   }
@@ -258,8 +245,7 @@ TEST_SUITE("lock file") {
     const std::string victim = here.directory / "victim";
     std::ofstream(victim) << "precious";
     std::filesystem::create_hard_link(victim, here.file());
-    check_refused(here, of(std::errc::too_many_links), here.file() + " has a second name",
-                  "rm " + here.file());
+    check_refused(here, of(std::errc::too_many_links), here.file() + " has a second name", "rm " + here.file());
     CHECK(std::filesystem::file_size(victim) == 8);
   }
   TEST_CASE(
@@ -295,16 +281,15 @@ TEST_SUITE("lock file") {
     ::chmod(here.locks().c_str(), 01777);
     std::ofstream(here.file()) << "theirs";
     REQUIRE(::chown(here.file().c_str(), support::nobody, support::nobody) == 0);
-    check_refused(here, of(std::errc::operation_not_permitted),
-                  here.file() + " belongs to user nobody", "rm " + here.file());
+    check_refused(here, of(std::errc::operation_not_permitted), here.file() + " belongs to user nobody",
+                  "rm " + here.file());
     CHECK(std::filesystem::file_size(here.file()) == 6);
     // ... also where the kernel protects it (fs.protected_regular) from being opened.
     CHECK(in_child([&] {
             if (!support::become(stranger)) return 77;
             std::error_code ec;
             pid_lockfile lock(here.name, here.options(), ec);
-            return ec && lock.explanation().find("belongs to user nobody") != std::string::npos ? 0
-                                                                                                : 1;
+            return ec && lock.explanation().find("belongs to user nobody") != std::string::npos ? 0 : 1;
           }) == 0);
   }
   TEST_CASE("a file of one's own that can't be opened is named") {
@@ -313,17 +298,14 @@ TEST_SUITE("lock file") {
     ::chmod(here.file().c_str(), 0);
     CHECK(in_child([&] {
             if (support::is_root()) {
-              for (const std::string& each :
-                   {here.directory.path().string(), here.locks(), here.file()})
+              for (const std::string& each : {here.directory.path().string(), here.locks(), here.file()})
                 ::chown(each.c_str(), support::nobody, support::nobody);
               if (!support::become(support::nobody)) return 77;
             }
             std::error_code ec;
             pid_lockfile lock(here.name, here.options(), ec);
-            return ec == std::errc::permission_denied &&
-                           lock.explanation().find(here.file()) != std::string::npos
-                       ? 0
-                       : 1;
+            return ec == std::errc::permission_denied && lock.explanation().find(here.file()) != std::string::npos ? 0
+                                                                                                                   : 1;
           }) == 0);
   }
 }

@@ -38,8 +38,7 @@ struct place {
   std::string file() const { return directory / (name + ".lock"); }
   support::program start(std::vector<std::string> more = {},
                          const std::string& executable = INSTANCE_GUARD_LOCK_HELPER) const {
-    std::vector<std::string> arguments = {executable, name,
-                                          "directory=" + directory.path().string()};
+    std::vector<std::string> arguments = {executable, name, "directory=" + directory.path().string()};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return support::program(arguments);
   }
@@ -94,8 +93,7 @@ TEST_CASE("a lock that is held without its file is held, and its holder is found
   CHECK(status.state == lock_state::held);
   if (status.holder) CHECK(status.holder->process.pid == ::getpid());
   const auto all = list_locks(here.options());
-  CHECK(std::any_of(all.begin(), all.end(),
-                    [&](const lock_status& each) { return each.name == here.name; }));
+  CHECK(std::any_of(all.begin(), all.end(), [&](const lock_status& each) { return each.name == here.name; }));
 }
 
 TEST_CASE("a held lock with a damaged record is held, without a holder") {
@@ -154,8 +152,7 @@ TEST_CASE("a query never shows a mixed record") {
   place here;
   // Two holders in turn, one with a long record; the reader sees either whole.
   auto* stop =
-      new (::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0))
-          std::atomic<int>(0);
+      new (::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) std::atomic<int>(0);
   pid_t writers[2];
   for (int w = 0; w < 2; ++w) {
     writers[w] = ::fork();
@@ -171,8 +168,7 @@ TEST_CASE("a query never shows a mixed record") {
         if (ec) ::_exit(1);
         for (int i = 0; i < 20; ++i) {  // rewritten again and again while it is held
           lock_record changes = lock.record();
-          changes.arguments =
-              std::vector<std::string>(static_cast<std::size_t>(i % 5) * 10, std::string(20, 'x'));
+          changes.arguments = std::vector<std::string>(static_cast<std::size_t>(i % 5) * 10, std::string(20, 'x'));
           detail::lock_update_record(lock, changes, ec);
         }
       }
@@ -313,8 +309,8 @@ TEST_CASE("in a list each holder has its own children, also one that descends fr
   place here;
   auto first = here.start();
   pid_lockfile mine(here.name + "-a", here.options());
-  auto second = support::program(
-      {INSTANCE_GUARD_LOCK_HELPER, here.name + "-b", "directory=" + here.directory.path().string()});
+  auto second =
+      support::program({INSTANCE_GUARD_LOCK_HELPER, here.name + "-b", "directory=" + here.directory.path().string()});
   std::vector<process_identity> forked;
   for (support::program* each : {&first, &second}) {
     REQUIRE(each->read_until("taken"));
@@ -340,8 +336,7 @@ TEST_CASE("all names of a directory are listed in order, with what they are") {
   const std::string base = support::unique_name("list");
   pid_lockfile b(base + "-b", options), a(base + "-a", options);
   {
-    auto gone = support::program(
-        {INSTANCE_GUARD_LOCK_HELPER, base + "-c", "directory=" + directory.path().string()});
+    auto gone = support::program({INSTANCE_GUARD_LOCK_HELPER, base + "-c", "directory=" + directory.path().string()});
     REQUIRE(gone.read_until("taken"));
   }  // killed
   std::ofstream(directory / "no name.lock") << "x";
@@ -352,8 +347,7 @@ TEST_CASE("all names of a directory are listed in order, with what they are") {
   for (const lock_status& each : list_locks(options))
     if (each.name.starts_with(base)) names.push_back(each.name), states.push_back(each.state);
   CHECK(names == std::vector<std::string>{base + "-a", base + "-b", base + "-c"});
-  CHECK(states ==
-        std::vector<lock_state>{lock_state::held, lock_state::held, lock_state::abandoned});
+  CHECK(states == std::vector<lock_state>{lock_state::held, lock_state::held, lock_state::abandoned});
 }
 
 TEST_CASE("the same name under another user does not refuse, but is reported") {
@@ -386,8 +380,7 @@ TEST_CASE("the same name under another user does not refuse, but is reported") {
     char ok = 'n';
     if (support::become(support::nobody)) {
       const lock_status seen = query_lock(here.name, look, ec);
-      if (seen.state == lock_state::held && seen.others.size() == 1 && seen.others[0].uid == 0)
-        ok = 'y';
+      if (seen.state == lock_state::held && seen.others.size() == 1 && seen.others[0].uid == 0) ok = 'y';
     }
     ::_exit(::write(answer[1], &ok, 1) == 1 ? 0 : 1);
   }

@@ -28,8 +28,7 @@ lock_record sample() {
   record.host = "tesseract";
   record.executable = "/opt/a b/shiva\tbot";
   record.started_from = "systemd unit shiva.service";
-  record.arguments = {
-      "shiva", "", "--key=a=b", "two\nlines", "\xc3\xa4\xff", std::string("nul\0nul", 7), "%41"};
+  record.arguments = {"shiva", "", "--key=a=b", "two\nlines", "\xc3\xa4\xff", std::string("nul\0nul", 7), "%41"};
   record.working_directory = "/home/knox/shiva";
   record.acquired_at += std::chrono::milliseconds(1'774'141'080'123);
   record.grace = std::chrono::milliseconds(5000);
@@ -132,8 +131,8 @@ TEST_CASE("a short record over the tail of a longer one is read as the short one
 }
 
 TEST_CASE("a pid that can't be one is refused, also in a text that is otherwise whole") {
-  for (const char* pid : {"", "0", "-1", "-0", "+1", " 1", "1 ", "0x10", "2147483648",
-                          "99999999999999999999999", "1\r", "12abc", "1.0", "\xd9\xa1"}) {
+  for (const char* pid : {"", "0", "-1", "-0", "+1", " 1", "1 ", "0x10", "2147483648", "99999999999999999999999", "1\r",
+                          "12abc", "1.0", "\xd9\xa1"}) {
     CAPTURE(pid);
     CHECK(!parse_record(signed_text(std::string(pid) + "\nname=x\n")));
   }

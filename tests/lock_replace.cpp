@@ -32,10 +32,8 @@ struct place {
     return result;
   }
   std::string file() const { return directory / (name + ".lock"); }
-  support::program start(support::start_options how = {},
-                         std::vector<std::string> more = {}) const {
-    std::vector<std::string> arguments = {INSTANCE_GUARD_LOCK_HELPER, name,
-                                          "directory=" + directory.path().string()};
+  support::program start(support::start_options how = {}, std::vector<std::string> more = {}) const {
+    std::vector<std::string> arguments = {INSTANCE_GUARD_LOCK_HELPER, name, "directory=" + directory.path().string()};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return support::program(arguments, std::move(how));
   }
@@ -78,8 +76,7 @@ TEST_CASE("a holder is asked to leave, and leaves") {
   CHECK(lock.recovered_from()->process.pid == holder.pid());
 }
 
-TEST_CASE(
-    "a holder that ignores SIGTERM, or is stopped, is killed after its grace and two seconds") {
+TEST_CASE("a holder that ignores SIGTERM, or is stopped, is killed after its grace and two seconds") {
   place here;
   auto holder = here.start({.before_exec = [] { return ::signal(SIGTERM, SIG_IGN) != SIG_ERR; }});
   REQUIRE(holder.read_until("taken"));
@@ -105,12 +102,11 @@ TEST_CASE("it works without pidfds too") {
   place here;
   auto holder = here.start();
   REQUIRE(holder.read_until("taken"));
-  auto other = here.start(
-      {.before_exec =
-           [] {
-             return support::deny_system_calls({SYS_pidfd_open, SYS_pidfd_send_signal}, ENOSYS);
-           }},
-      {"replace"});
+  auto other = here.start({.before_exec =
+                               [] {
+                                 return support::deny_system_calls({SYS_pidfd_open, SYS_pidfd_send_signal}, ENOSYS);
+                               }},
+                          {"replace"});
   CHECK(other.read_line().value_or("").starts_with("taken"));
   CHECK(holder.wait().has_value());
 }
@@ -137,13 +133,10 @@ TEST_CASE("a record that names a process which is not the holder gets nobody kil
   auto status = query_lock(here.name, here.options());
   REQUIRE(status.holder);
   std::error_code ec;
-  SUBCASE("the whole identity of another") {
-    status.holder->process = process_identity::of(bystander.pid(), ec);
-  }
+  SUBCASE("the whole identity of another") { status.holder->process = process_identity::of(bystander.pid(), ec); }
   SUBCASE("a pid whose process is another by now") { status.holder->process.pid = bystander.pid(); }
   here.rewrite(*status.holder);
-  const bool can_tell =
-      detail::holder_by_socket(lock_scope::user, detail::lock_name(here.name)).has_value();
+  const bool can_tell = detail::holder_by_socket(lock_scope::user, detail::lock_name(here.name)).has_value();
   if (!can_tell) {
     MESSAGE("skipped: this kernel does not tell who listens");
     return;
@@ -162,8 +155,7 @@ TEST_CASE("in scope host a record can't make root kill a process of another user
   place here;
   ::chmod(here.directory.path().c_str(), 01777);
   auto victim = support::program({"sleep", "1000"});  // root's
-  auto mallory =
-      here.start({.before_exec = [] { return support::become(support::nobody); }}, {"host"});
+  auto mallory = here.start({.before_exec = [] { return support::become(support::nobody); }}, {"host"});
   REQUIRE(mallory.read_line().value_or("").starts_with("taken"));
   lock_options options = here.options();
   options.scope = lock_scope::host;
@@ -231,8 +223,7 @@ TEST_CASE("stop_holder ends the holder and takes nothing; nobody's name is left 
   bool deaf = false;
   SUBCASE("by SIGTERM") {}
   SUBCASE("by SIGKILL, after the grace that was given") { deaf = true; }
-  auto holder =
-      here.start({.before_exec = [=] { return !deaf || ::signal(SIGTERM, SIG_IGN) != SIG_ERR; }});
+  auto holder = here.start({.before_exec = [=] { return !deaf || ::signal(SIGTERM, SIG_IGN) != SIG_ERR; }});
   REQUIRE(holder.read_until("taken"));
   if (deaf) options.grace = 20ms;
   result = stop_holder(here.name, options, ec);

@@ -24,8 +24,7 @@ namespace {
 
 struct shared_word {
   std::atomic<int>* value =
-      new (::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0))
-          std::atomic<int>(0);
+      new (::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) std::atomic<int>(0);
   ~shared_word() { ::munmap(value, 4096); }
   std::atomic<int>& operator*() const { return *value; }
 };
@@ -160,8 +159,7 @@ TEST_CASE(
   }
 }
 
-TEST_CASE(
-    "killed at any system call while it puts its file back, the name is free and nothing is left") {
+TEST_CASE("killed at any system call while it puts its file back, the name is free and nothing is left") {
   bool written = false;
   support::temporary_directory directory;
   const lock_options options = {.directory = directory.path()};

@@ -57,8 +57,7 @@ TEST_SUITE("file system") {
     if (!root_only("mounting")) return;
     place here;
     CHECK(in_child([&] {
-            if (!own_mounts() ||
-                ::mount("none", here.locks().c_str(), "tmpfs", MS_RDONLY, "size=64k,mode=700") != 0)
+            if (!own_mounts() || ::mount("none", here.locks().c_str(), "tmpfs", MS_RDONLY, "size=64k,mode=700") != 0)
               return 77;
             std::error_code ec;
             pid_lockfile lock(here.name, here.options(), ec);
@@ -71,9 +70,7 @@ TEST_SUITE("file system") {
     if (!root_only("mounting")) return;
     place here;
     CHECK(in_child([&] {
-            if (!own_mounts() ||
-                ::mount("none", here.locks().c_str(), "tmpfs", 0, "size=64k,mode=700") != 0)
-              return 77;
+            if (!own_mounts() || ::mount("none", here.locks().c_str(), "tmpfs", 0, "size=64k,mode=700") != 0) return 77;
             const auto fill = [&](const std::string& path) {
               std::ofstream out(path, std::ios::binary);
               const std::string block(1024, 'x');
@@ -190,9 +187,7 @@ TEST_SUITE("socket lock") {
       if (squatter == 0) {
         ::alarm(120);  // ends by itself, whatever becomes of the test
         ::close(stop[1]);
-        char ok = support::become(stranger) && listen_on(socket_of(0, here.name), backlog) >= 0
-                      ? 'y'
-                      : 'n';
+        char ok = support::become(stranger) && listen_on(socket_of(0, here.name), backlog) >= 0 ? 'y' : 'n';
         if (backlog == 0)
           while (connect_to(socket_of(0, here.name)) >= 0) {
           }
@@ -211,10 +206,8 @@ TEST_SUITE("socket lock") {
       CHECK(in_child([&] {
               std::error_code why;
               pid_lockfile second(here.name, here.options(), why);
-              return why == errc::already_running && second.holder() &&
-                             second.holder()->process.pid == ::getppid()
-                         ? 0
-                         : 1;
+              return why == errc::already_running && second.holder() && second.holder()->process.pid == ::getppid() ? 0
+                                                                                                                    : 1;
             }) == 0);
       CHECK(query_lock(here.name, here.options()).state == lock_state::held);
       lock.release();
@@ -233,9 +226,7 @@ TEST_SUITE("socket lock") {
     const pid_t other = ::fork();
     if (other == 0) {
       ::alarm(120);  // ends by itself, whatever becomes of the test
-      char ok = support::become(stranger) && listen_on("instance_guard/host/" + here.name, 10) >= 0
-                    ? 'y'
-                    : 'n';
+      char ok = support::become(stranger) && listen_on("instance_guard/host/" + here.name, 10) >= 0 ? 'y' : 'n';
       if (::write(ready[1], &ok, 1) < 0) ::_exit(1);
       ::pause();
     }
@@ -252,8 +243,7 @@ TEST_SUITE("socket lock") {
     CHECK(std::filesystem::is_empty(here.locks()) == false);  // its refusal
     CHECK(!std::filesystem::exists(here.file()));
   }
-  TEST_CASE(
-      "a process of the same user that has it, without a file, is a holder that can be named") {
+  TEST_CASE("a process of the same user that has it, without a file, is a holder that can be named") {
     place here;
     const int bound = listen_on(socket_of(::geteuid(), here.name), 10);
     REQUIRE(bound >= 0);
@@ -271,8 +261,7 @@ TEST_SUITE("socket lock") {
 
 TEST_SUITE("kernel") {
   TEST_CASE("without sockets, or without their listing, the file lock does alone") {
-    for (const long denied :
-         {long{SYS_socket}, long{SYS_bind}, long{SYS_listen}, long{SYS_getsockopt}}) {
+    for (const long denied : {long{SYS_socket}, long{SYS_bind}, long{SYS_listen}, long{SYS_getsockopt}}) {
       CAPTURE(denied);
       place here;
       pid_lockfile other(here.name + "-other", here.options());
@@ -286,8 +275,7 @@ TEST_SUITE("kernel") {
               return in_child([&] {
                 std::error_code why;
                 pid_lockfile second(here.name, here.options(), why);
-                return why == errc::already_running && second.holder() &&
-                               second.holder()->process.pid == ::getppid()
+                return why == errc::already_running && second.holder() && second.holder()->process.pid == ::getppid()
                            ? 0
                            : 3;
               });
@@ -346,9 +334,7 @@ TEST_SUITE("kernel") {
             }
             const auto end = std::chrono::steady_clock::now() + support::patience;
             std::error_code ec;
-            const auto written = [&] {
-              return std::filesystem::file_size(here.file(), ec) > 0 && !ec;
-            };
+            const auto written = [&] { return std::filesystem::file_size(here.file(), ec) > 0 && !ec; };
             while (!written() && std::chrono::steady_clock::now() < end) ::usleep(1000);
             pid_lockfile refused(here.name, here.options(), ec);
             if (ec != errc::already_running) return 1;

@@ -33,9 +33,8 @@ struct place {
   }
   std::string file() const { return directory / ("locks/" + name + ".lock"); }
   support::program start(support::start_options how = {}) const {
-    return support::program(
-        {INSTANCE_GUARD_LOCK_HELPER, name, "directory=" + options().directory.string()},
-        std::move(how));
+    return support::program({INSTANCE_GUARD_LOCK_HELPER, name, "directory=" + options().directory.string()},
+                            std::move(how));
   }
 };
 
@@ -167,8 +166,7 @@ TEST_CASE(
   lock.release();
   for (const int each : opened) CHECK(::fcntl(each, F_GETFD) >= 0);
   for (const int each : opened) ::close(each);
-  CHECK(
-      std::filesystem::exists(here.file()));  // somebody else's by now, for all this process knows
+  CHECK(std::filesystem::exists(here.file()));  // somebody else's by now, for all this process knows
   pid_lockfile again(here.name, here.options());
   CHECK(again);
 }

@@ -35,8 +35,7 @@ struct place {
   }
   std::string file() const { return directory / (name + ".lock"); }
   support::program start(std::vector<std::string> more = {}) const {
-    std::vector<std::string> arguments = {INSTANCE_GUARD_LOCK_HELPER, name,
-                                          "directory=" + directory.path().string()};
+    std::vector<std::string> arguments = {INSTANCE_GUARD_LOCK_HELPER, name, "directory=" + directory.path().string()};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return support::program(arguments);
   }
@@ -179,8 +178,7 @@ TEST_CASE("a handler runs while its program waits, and the waiting goes on") {
   CHECK(handled > 10);
 }
 
-TEST_CASE(
-    "while a dead holder's children are being ended a start waits, and learns whom it follows") {
+TEST_CASE("while a dead holder's children are being ended a start waits, and learns whom it follows") {
   place here;
   dead_holder gone(here);
   auto next = here.start();  // wait=0: that is for a live holder
@@ -188,8 +186,7 @@ TEST_CASE(
   CHECK(query_lock(here.name, here.options()).state == lock_state::cleaning_up);
   gone.end();
   const auto line = next.read_line();
-  CHECK(line.value_or("").starts_with("taken " + std::to_string(next.pid()) + " " +
-                                      std::to_string(gone.dead) + " "));
+  CHECK(line.value_or("").starts_with("taken " + std::to_string(next.pid()) + " " + std::to_string(gone.dead) + " "));
 }
 
 TEST_CASE("... also when its file was removed, and only the socket is left to tell") {
@@ -259,13 +256,11 @@ TEST_CASE("a warden that stays stopped is killed when the time is over, and the 
   ::waitpid(gone.warden, nullptr, __WALL);
   // However long it would wait for a living holder.
   auto next = here.start({"cleanup_wait=150", "wait=forever"});
-  CHECK(support::wait_until(
-      [&] { return ::waitpid(gone.warden, nullptr, __WALL | WNOHANG) == gone.warden; }));
+  CHECK(support::wait_until([&] { return ::waitpid(gone.warden, nullptr, __WALL | WNOHANG) == gone.warden; }));
   CHECK(next.read_line().value_or("").starts_with("taken"));
 }
 
-TEST_CASE(
-    "a stopped process whose pid the record names, but which is another one, gets no signal") {
+TEST_CASE("a stopped process whose pid the record names, but which is another one, gets no signal") {
   place here;
   auto bystander = support::program({"sleep", "1000"});
   bystander.signal(SIGSTOP);

@@ -47,8 +47,9 @@ ready_child start(process_group& group, const scene& s, std::string_view words) 
 }
 
 /// What stays in the process group it was started in.
-const std::vector<std::string> in_their_group = {"sleep", "ignore sleep", "stopped", "chain=10 sleep", "fork sleep",
-                                                 "ignore stopped", "closed sleep", "cleared sleep", "headless sleep"};
+const std::vector<std::string> in_their_group = {"sleep",          "ignore sleep",  "stopped",
+                                                 "chain=10 sleep", "fork sleep",    "ignore stopped",
+                                                 "closed sleep",   "cleared sleep", "headless sleep"};
 
 }  // namespace
 
@@ -161,7 +162,8 @@ TEST_CASE("run brings back output and status, and ends at its limit") {
   CHECK(result.out == "text");
   CHECK(result.err == "err\n");
   CHECK(result.status.code() == 3);
-  const run_result late = group.run(s.words({"ignore", "sleep"}), {.timeout = 100ms, .process = {.environment = {s.mark()}}});
+  const run_result late =
+      group.run(s.words({"ignore", "sleep"}), {.timeout = 100ms, .process = {.environment = {s.mark()}}});
   CHECK(late.timed_out);
   CHECK(wait_until([&] { return s.empty(); }));
 }

@@ -16,17 +16,19 @@ TEST_CASE("plain text and UTF-8 stay as they are") {
 
 TEST_CASE("nothing that a terminal obeys gets through") {
   CHECK(printable("a\nb\x1b[31m\x7f") == "a?b?[31m?");
-  CHECK(printable("\xc2\x9b" "31m") == "??31m");         // CSI, as UTF-8
-  CHECK(printable("\x9b" "31m") == "?31m");              // CSI, as one byte
+  CHECK(printable("\xc2\x9b"
+                  "31m") == "??31m");  // CSI, as UTF-8
+  CHECK(printable("\x9b"
+                  "31m") == "?31m");                        // CSI, as one byte
   CHECK(printable("\xe2\x80\xaegpj.exe") == "???gpj.exe");  // right-to-left override
 }
 
 TEST_CASE("broken UTF-8 is one question mark a byte") {
   CHECK(printable("\xff\xfe") == "??");
   CHECK(printable("\xc3") == "?");
-  CHECK(printable("\xc0\xaf") == "??");          // overlong '/'
+  CHECK(printable("\xc0\xaf") == "??");  // overlong '/'
   CHECK(printable("\xe0\x80\xaf") == "???");
-  CHECK(printable("\xed\xa0\x80") == "???");     // surrogate
+  CHECK(printable("\xed\xa0\x80") == "???");       // surrogate
   CHECK(printable("\xf4\x90\x80\x80") == "????");  // beyond Unicode
   CHECK(printable("\xe2\x82 x") == "?? x");
 }

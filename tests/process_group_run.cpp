@@ -60,10 +60,9 @@ TEST_CASE("run brings back what was said and how it ended") {
 
 TEST_CASE("what a command left behind has ended when run returns") {
   stage t;
-  for (const words& left :
-       {words{"say=a", "leave", "sleep"}, words{"say=a", "daemon", "ignore", "sleep"},
-        words{"say=a", "leave", "setsid", "closed", "cleared", "sleep"},
-        words{"say=a", "leave", "stopped"}, words{"say=a", "leave", "fan=20", "sleep"}}) {
+  for (const words& left : {words{"say=a", "leave", "sleep"}, words{"say=a", "daemon", "ignore", "sleep"},
+                            words{"say=a", "leave", "setsid", "closed", "cleared", "sleep"},
+                            words{"say=a", "leave", "stopped"}, words{"say=a", "leave", "fan=20", "sleep"}}) {
     CAPTURE(left[2]);
     const run_result result = t.run(left);
     CHECK(t.s.empty());
@@ -106,8 +105,7 @@ TEST_CASE("a command that takes too long is ended with its subtree, and what it 
 
 TEST_CASE("a flood is cut at the limit and ends at the time limit") {
   stage t;
-  const run_result result =
-      t.run({"write=1000000000000", "exit=0"}, {.timeout = 1s, .max_output = 1000});
+  const run_result result = t.run({"write=1000000000000", "exit=0"}, {.timeout = 1s, .max_output = 1000});
   CHECK(result.timed_out);
   CHECK(result.truncated);
   CHECK(result.out.size() == 1000);
@@ -134,14 +132,11 @@ TEST_CASE("without input stdin is /dev/null, and both outputs are pipes") {
 TEST_CASE("streams that the caller directs go where they were sent") {
   stage t;
   const std::string path = t.s / "out";
-  CHECK(t.run({"write=4", "exit=0"}, {.process = {.out = stdio::file(path, file_mode::truncate)}})
-            .out.empty());
+  CHECK(t.run({"write=4", "exit=0"}, {.process = {.out = stdio::file(path, file_mode::truncate)}}).out.empty());
   CHECK(contents(path) == "xxxx");
   t.run({"write=2", "exit=0"}, {.process = {.out = stdio::file(path, file_mode::append)}});
   CHECK(contents(path) == "xxxxxx");
-  CHECK(t.run({"write=1", "write-err=1", "write=1", "exit=0"},
-              {.process = {.err = stdio::join_out()}})
-            .out == "xyx");
+  CHECK(t.run({"write=1", "write-err=1", "write=1", "exit=0"}, {.process = {.err = stdio::join_out()}}).out == "xyx");
   CHECK(t.run({"echo"}, {.process = {.in = stdio::file(path, file_mode::read)}}).out == "xxxxxx");
   CHECK(t.run({"write-err=1", "exit=0"}, {.process = {.err = stdio::null()}}).err.empty());
 }
@@ -185,8 +180,7 @@ TEST_CASE("a command that can't be started is an error, not a result") {
 
 TEST_CASE("the end of a run leaves the group's other children alone") {
   stage t;
-  child other =
-      t.group.spawn(t.s.words({"sleep"}), {.environment = {t.s.mark()}, .out = stdio::null()});
+  child other = t.group.spawn(t.s.words({"sleep"}), {.environment = {t.s.mark()}, .out = stdio::null()});
   CHECK(t.run({"say=a", "leave", "sleep"}).status.success());
   CHECK(t.run({"sleep"}, {.timeout = 50ms}).timed_out);
   CHECK_FALSE(other.wait_for(0ms));

@@ -73,8 +73,7 @@ TEST_CASE("a report says what is proven and who is left") {
   report = {.proven_empty = true, .mechanism = containment::subreaper};
   CHECK(report.str() == "empty (subreaper)");
   report.proven_empty = false;
-  report.survivors = {{{.pid = 712}, "sudo", survival::other_user},
-                      {{.pid = 713}, "gdb", survival::traced}};
+  report.survivors = {{{.pid = 712}, "sudo", survival::other_user}, {{.pid = 713}, "gdb", survival::traced}};
   CHECK(report.str() ==
         "2 left (subreaper): pid 712 (sudo) belongs to another user, "
         "pid 713 (gdb) held by a debugger");

@@ -73,8 +73,8 @@ TEST_CASE("a pid that nobody has is no such process") {
 }
 
 TEST_CASE("a process may call itself whatever it likes") {
-  const auto stat = parsed(
-      "17 (a) R 1 (b)) S 4 5 6 0 -1 4194560 1 2 3 4 50 60 9 9 20 0 3 0 98765 1000 7 18446744073709551615");
+  const auto stat =
+      parsed("17 (a) R 1 (b)) S 4 5 6 0 -1 4194560 1 2 3 4 50 60 9 9 20 0 3 0 98765 1000 7 18446744073709551615");
   CHECK(stat.pid == 17);
   CHECK(std::string(stat.name) == "a) R 1 (b)");
   CHECK(stat.state == 'S');
@@ -89,8 +89,7 @@ TEST_CASE("a process may call itself whatever it likes") {
 }
 
 TEST_CASE("a stat file cut anywhere is refused, never half believed") {
-  const std::string whole =
-      "17 (x) S 4 5 6 0 -1 4194560 1 2 3 4 50 60 9 9 20 0 3 0 98765 1000 7 1844";
+  const std::string whole = "17 (x) S 4 5 6 0 -1 4194560 1 2 3 4 50 60 9 9 20 0 3 0 98765 1000 7 1844";
   const std::size_t last_needed = whole.rfind(" 1844") - 1;
   for (std::size_t size = 0; size < last_needed; ++size) {
     platform::process_stat out;
@@ -162,7 +161,9 @@ TEST_CASE("a process whose main thread has gone is alive while another thread li
   const pid_t child = fork();
   if (child == 0) {
     alarm(30);
-    std::thread([] { for (;;) pause(); }).detach();
+    std::thread([] {
+      for (;;) pause();
+    }).detach();
     (void)!write(ready[1], "x", 1);
     platform::system_call(SYS_exit, 0);
   }

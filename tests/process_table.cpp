@@ -172,8 +172,7 @@ TEST_CASE("a process whose main thread has ended is shown as a zombie, and has n
   CHECK(support::wait_until([&] {
     const process_table table = now();
     const process_info* row = table.find(headless.pid());
-    return row != nullptr && row->state == process_state::zombie && row->threads > 1 &&
-           !row->ended();
+    return row != nullptr && row->state == process_state::zombie && row->threads > 1 && !row->ended();
   }));
 }
 
@@ -230,8 +229,8 @@ TEST_CASE("a controlling terminal is told") {
 }
 
 TEST_CASE("names are bytes: parentheses, newlines, escapes, invalid UTF-8") {
-  for (const std::string name : {") S 1 1 1 (", "a\nb", "\x1b[2J\x1b]0;x", "\xff\xfe\xc0", "((()))",
-                                 " ", "fifteen letters"}) {
+  for (const std::string name :
+       {") S 1 1 1 (", "a\nb", "\x1b[2J\x1b]0;x", "\xff\xfe\xc0", "((()))", " ", "fifteen letters"}) {
     forked child([&](const support::teller& to) {
       ::prctl(PR_SET_NAME, name.c_str());
       to.say("named");

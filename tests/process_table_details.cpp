@@ -59,8 +59,8 @@ TEST_CASE("arguments, executable, directory") {
   const scene s;
   const std::string directory = s / "a directory";
   std::filesystem::create_directory(directory);
-  const program one = ready(s, {"say=", "say=two words", "sleep"},
-                            {.before_exec = [&] { return ::chdir(directory.c_str()) == 0; }});
+  const program one =
+      ready(s, {"say=", "say=two words", "sleep"}, {.before_exec = [&] { return ::chdir(directory.c_str()) == 0; }});
   const process_details got = details_of(one.pid());
   CHECK(got.arguments == s.words({"say=", "say=two words", "sleep"}));
   CHECK(!got.arguments_cut);
@@ -111,8 +111,7 @@ TEST_CASE("without the ids of files their paths are read all the same") {
   const scene s;
   const std::string path = s / "gone (deleted)";
   std::filesystem::create_directory(path);
-  program child =
-      s.start(s.words({"sleep"}), {.before_exec = [&] { return ::chdir(path.c_str()) == 0; }});
+  program child = s.start(s.words({"sleep"}), {.before_exec = [&] { return ::chdir(path.c_str()) == 0; }});
   REQUIRE(child.read_until("ready"));
   CHECK(!details_of(child.pid(), what).working_directory.deleted);
   std::filesystem::remove(path);
@@ -140,8 +139,7 @@ TEST_CASE("an executable and a directory that have been deleted") {
   const std::string copy = s / "copy of it";
   std::filesystem::create_directory(directory);
   std::filesystem::copy_file(s.helper(), copy);
-  program one =
-      s.start({copy, "sleep"}, {.before_exec = [&] { return ::chdir(directory.c_str()) == 0; }});
+  program one = s.start({copy, "sleep"}, {.before_exec = [&] { return ::chdir(directory.c_str()) == 0; }});
   REQUIRE(one.read_until("ready"));
   const process_details before = details_of(one.pid());
   std::filesystem::remove(copy);
@@ -185,8 +183,8 @@ TEST_CASE("128 KiB of arguments are read whole, more than asked for is cut") {
 
 TEST_CASE("arguments are bytes: newlines, escapes, invalid UTF-8") {
   const scene s;
-  const std::vector<std::string> words = {"say=\n\r\t", "say=\x1b]0;title\x07", "say=\xff\xc0\x80",
-                                          "say=\"'`$(id)", "sleep"};
+  const std::vector<std::string> words = {"say=\n\r\t", "say=\x1b]0;title\x07", "say=\xff\xc0\x80", "say=\"'`$(id)",
+                                          "sleep"};
   const program one = ready(s, words);
   CHECK(details_of(one.pid()).arguments == s.words(words));
 }
@@ -205,8 +203,7 @@ TEST_CASE("a process that writes a title over its arguments shows it, without th
 
 TEST_CASE("empty arguments stay") {
   CHECK(detail::split_arguments(std::string_view("a\0\0", 3)) == std::vector<std::string>{"a", ""});
-  CHECK(detail::split_arguments(std::string_view("a\0\0b\0\0", 6)) ==
-        std::vector<std::string>{"a", "", "b", ""});
+  CHECK(detail::split_arguments(std::string_view("a\0\0b\0\0", 6)) == std::vector<std::string>{"a", "", "b", ""});
   CHECK(detail::split_arguments(std::string_view("a\0\0\0\0", 5)) == std::vector<std::string>{"a"});
   CHECK(detail::split_arguments("title") == std::vector<std::string>{"title"});
   CHECK(detail::split_arguments("").empty());
@@ -217,10 +214,9 @@ TEST_CASE("of the environment only the markers are kept") {
   const scene s;
   read_options what = read_options::everything();
   what.variables = {"MORE"};
-  const program one =
-      ready(s, {"sleep"},
-            {.environment = {"CLAUDECODE=1", "SECRET=x", "INSTANCE_GUARD_SESSION=7f3a", "MORE=a=b",
-                             "XCLAUDECODE=1", "CODEX_SANDBOX_NETWORK_DISABLED=1", "TMUX="}});
+  const program one = ready(s, {"sleep"},
+                            {.environment = {"CLAUDECODE=1", "SECRET=x", "INSTANCE_GUARD_SESSION=7f3a", "MORE=a=b",
+                                             "XCLAUDECODE=1", "CODEX_SANDBOX_NETWORK_DISABLED=1", "TMUX="}});
   const process_details got = details_of(one.pid(), what);
   REQUIRE(got.marker("CLAUDECODE") != nullptr);
   CHECK(*got.marker("CLAUDECODE") == "1");

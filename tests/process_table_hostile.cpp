@@ -63,8 +63,7 @@ void put_fifo(const std::string& path) {
 
 /// A mount namespace of its own with a fresh /proc, if the rights allow it.
 bool with_own_proc(const char* options) {
-  return ::unshare(CLONE_NEWNS) == 0 &&
-         ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+  return ::unshare(CLONE_NEWNS) == 0 && ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
          ::mount("proc", "/proc", "proc", 0, options) == 0;
 }
 
@@ -88,8 +87,7 @@ TEST_CASE("another /proc is read, and nobody can be signalled by its rows") {
 TEST_CASE("entries that would block a reader do not: fifos in the place of files") {
   const made_up proc;
   proc.add(77);
-  for (const char* leaf : {"cmdline", "environ", "cgroup"})
-    put_fifo(proc.root / ("77/" + std::string(leaf)));
+  for (const char* leaf : {"cmdline", "environ", "cgroup"}) put_fifo(proc.root / ("77/" + std::string(leaf)));
   proc.add(78);
   put_fifo(proc.root / "78/stat");
   proc.add(79);
@@ -226,10 +224,8 @@ TEST_CASE("a /proc of another pid namespace is refused") {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 2;
   });
   const int code = inside.wait().code();
-  if (code == 77)
-    MESSAGE("skipped: no namespaces here");
-  else
-    CHECK(code == 0);
+  if (code == 77) MESSAGE("skipped: no namespaces here");
+  else CHECK(code == 0);
 }
 
 TEST_CASE("hidepid: what is hidden from a user is told, by the table and by the census") {
@@ -279,9 +275,7 @@ TEST_CASE("hidepid: what is hidden from a user is told, by the table and by the 
       return 10;
     });
     const int code = hidden.wait().code();
-    if (code == 77)
-      MESSAGE("skipped: can't mount here");
-    else
-      CHECK(code == 0);
+    if (code == 77) MESSAGE("skipped: can't mount here");
+    else CHECK(code == 0);
   }
 }

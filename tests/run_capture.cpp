@@ -29,8 +29,7 @@ struct rig {
     if (::pipe2(ends, O_CLOEXEC) != 0) throw std::runtime_error("pipe");
     err.reset(ends[0]);
     err_write = ends[1];
-    return s.start(s.words(std::move(words)),
-                   {.before_exec = [this] { return ::dup2(err_write, 2) == 2; }});
+    return s.start(s.words(std::move(words)), {.before_exec = [this] { return ::dup2(err_write, 2) == 2; }});
   }
   /// False if it took longer than options.timeout.
   bool pump(const run_options& options) {

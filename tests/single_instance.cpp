@@ -13,8 +13,8 @@
 #include <string>
 #include <thread>
 
-#include "support/sanitizer.hpp"
 #include "support/open_descriptors.hpp"
+#include "support/sanitizer.hpp"
 #include "support/temporary_directory.hpp"
 #include "support/unique_name.hpp"
 
@@ -78,7 +78,8 @@ class actor {
   const std::string& text() const { return text_; }
   outcome end() {
     outcome result;
-    while (waitpid(pid_, &result.status, 0) < 0 && errno == EINTR) {}
+    while (waitpid(pid_, &result.status, 0) < 0 && errno == EINTR) {
+    }
     pid_ = 0;
     // What it said before it ended is in the pipe; children of its own may hold the other end.
     fcntl(output_, F_SETFL, O_NONBLOCK);
@@ -158,26 +159,34 @@ TEST_CASE("the name is free after every ordered end, and the end is told truly")
     CHECK(is_free(name));
   }
   CHECK(actor([&] {
-    const auto guard = single_instance::acquire_or_exit(name);
-    return 3;
-  }).end().exited(3));
+          const auto guard = single_instance::acquire_or_exit(name);
+          return 3;
+        })
+            .end()
+            .exited(3));
   CHECK(is_free(name));
   CHECK(actor([&]() -> int {
-    const auto guard = single_instance::acquire_or_exit(name);
-    std::exit(4);
-  }).end().exited(4));
+          const auto guard = single_instance::acquire_or_exit(name);
+          std::exit(4);
+        })
+            .end()
+            .exited(4));
   CHECK(is_free(name));
   CHECK(actor([&]() -> int {
-    const auto guard = single_instance::acquire_or_exit(name);
-    std::thread([] { std::exit(5); }).join();
-    return 0;
-  }).end().exited(5));
+          const auto guard = single_instance::acquire_or_exit(name);
+          std::thread([] { std::exit(5); }).join();
+          return 0;
+        })
+            .end()
+            .exited(5));
   CHECK(is_free(name));
   CHECK(actor([&]() -> int {
-    static single_instance guard;
-    guard = single_instance::acquire_or_exit(name);
-    std::exit(6);
-  }).end().exited(6));
+          static single_instance guard;
+          guard = single_instance::acquire_or_exit(name);
+          std::exit(6);
+        })
+            .end()
+            .exited(6));
   CHECK(is_free(name));
 }
 
@@ -292,35 +301,37 @@ TEST_CASE("a second acquisition of a name in one process says that this process 
 TEST_CASE("verify puts a removed file back, and tells when the warden is dead") {
   const std::string name = support::unique_name("single");
   CHECK(actor([&] {
-    auto guard = single_instance::acquire_or_exit(name);
-    const auto path = guard.lockfile().path();
-    std::error_code ec;
-    guard.verify(ec);
-    if (ec) return 1;
-    std::filesystem::remove(path);
-    guard.verify(ec);
-    if (ec || !std::filesystem::exists(path)) return 2;
-    guard.verify(ec);
-    if (ec) return 3;
-    const auto warden = guard.children().warden();
-    auto handle = process_handle::open(warden);
-    handle.signal(SIGSTOP);
-    for (int i = 0; i < 2000 && !ec; ++i) {
-      guard.verify(ec);
-      usleep(1000);
-    }
-    if (ec != errc::warden_lost) return 4;
-    handle.signal(SIGCONT);
-    for (int i = 0; i < 2000 && ec; ++i) {
-      guard.verify(ec);
-      usleep(1000);
-    }
-    if (ec) return 5;
-    handle.signal(SIGKILL);
-    if (!handle.wait_for(10s)) return 6;
-    guard.verify(ec);
-    return ec == errc::warden_lost ? 0 : 7;
-  }).end().exited(0));
+          auto guard = single_instance::acquire_or_exit(name);
+          const auto path = guard.lockfile().path();
+          std::error_code ec;
+          guard.verify(ec);
+          if (ec) return 1;
+          std::filesystem::remove(path);
+          guard.verify(ec);
+          if (ec || !std::filesystem::exists(path)) return 2;
+          guard.verify(ec);
+          if (ec) return 3;
+          const auto warden = guard.children().warden();
+          auto handle = process_handle::open(warden);
+          handle.signal(SIGSTOP);
+          for (int i = 0; i < 2000 && !ec; ++i) {
+            guard.verify(ec);
+            usleep(1000);
+          }
+          if (ec != errc::warden_lost) return 4;
+          handle.signal(SIGCONT);
+          for (int i = 0; i < 2000 && ec; ++i) {
+            guard.verify(ec);
+            usleep(1000);
+          }
+          if (ec) return 5;
+          handle.signal(SIGKILL);
+          if (!handle.wait_for(10s)) return 6;
+          guard.verify(ec);
+          return ec == errc::warden_lost ? 0 : 7;
+        })
+            .end()
+            .exited(0));
   const auto next = single_instance::acquire(name, {.lock = {.wait = 20s}});
   CHECK(next);
 }
@@ -369,7 +380,8 @@ TEST_CASE("graceful: the loop ends, the children end, the exit code is the progr
     auto guard = single_instance::acquire_or_exit(name, {.signals = {.graceful = true}});
     const auto worker = guard.spawn({"sleep", "50"});
     say("held\n");
-    while (!guard.wait_for_stop(100ms)) {}
+    while (!guard.wait_for_stop(100ms)) {
+    }
     return guard.stop_requested() ? 9 : 1;
   });
   REQUIRE(holder.wait_for("held"));
@@ -395,12 +407,14 @@ TEST_CASE("signals that a refused start replaced come back") {
   actor holder([&] { return hold_for_ever(name); });
   REQUIRE(holder.wait_for("held"));
   CHECK(actor([&] {
-    std::error_code ec;
-    const auto guard = single_instance::acquire(name, ec);
-    struct sigaction now = {};
-    sigaction(SIGTERM, nullptr, &now);
-    return now.sa_handler == SIG_DFL ? 0 : 1;
-  }).end().exited(0));
+          std::error_code ec;
+          const auto guard = single_instance::acquire(name, ec);
+          struct sigaction now = {};
+          sigaction(SIGTERM, nullptr, &now);
+          return now.sa_handler == SIG_DFL ? 0 : 1;
+        })
+            .end()
+            .exited(0));
 }
 
 TEST_CASE("the throwing form says who holds the name") {
@@ -418,7 +432,8 @@ TEST_CASE("the throwing form says who holds the name") {
   }
 }
 
-TEST_CASE("in the background it holds the name, its children and its wallet, under its new pid" * doctest::skip(support::always_threaded)) {
+TEST_CASE("in the background it holds the name, its children and its wallet, under its new pid" *
+          doctest::skip(support::always_threaded)) {
   const std::string name = support::unique_name("single");
   const std::string wallet = support::unique_name("single");
   actor first([&] {

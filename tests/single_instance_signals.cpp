@@ -59,7 +59,8 @@ std::string leave_strays(const std::string& name, const lock_options& options) {
 /// Sends SIGTERM where `one` stands. Its status.
 int terminate(stepped_process& one) {
   ::kill(one.pid(), SIGTERM);
-  while (one.next()) {}
+  while (one.next()) {
+  }
   return one.status();
 }
 

@@ -20,10 +20,13 @@ void ends(const std::string& words, std::size_t count, stage_options options = {
     CAPTURE(killed);
     support::scene scene;
     support::canary canary;
-    stage there(scene, [&](const ig::stray_mark&) {
-      const std::string command = scene.helper() + " " + words + " &";
-      if (std::system(command.c_str()) != 0) _exit(72);
-    }, options);
+    stage there(
+        scene,
+        [&](const ig::stray_mark&) {
+          const std::string command = scene.helper() + " " + words + " &";
+          if (std::system(command.c_str()) != 0) _exit(72);
+        },
+        options);
     const auto pids = there.ready(count);
     const outcome end = finish(there, killed);
     CHECK_MESSAGE(end.left == 0, end.str());
@@ -70,12 +73,14 @@ TEST_CASE("what popen started ends with the program") {
 TEST_CASE("what posix_spawn started ends with the program") {
   for (const bool killed : {true, false}) {
     support::scene scene;
-    stage there(scene, [&](const ig::stray_mark&) {
-      std::string path = scene.helper(), word = "ignore", last = "sleep";
-      char* arguments[] = {path.data(), word.data(), last.data(), nullptr};
-      pid_t pid = 0;
-      if (::posix_spawn(&pid, path.c_str(), nullptr, nullptr, arguments, environ) != 0) _exit(72);
-    }, {.grace = 50ms});
+    stage there(scene,
+                [&](const ig::stray_mark&) {
+                  std::string path = scene.helper(), word = "ignore", last = "sleep";
+                  char* arguments[] = {path.data(), word.data(), last.data(), nullptr};
+                  pid_t pid = 0;
+                  if (::posix_spawn(&pid, path.c_str(), nullptr, nullptr, arguments, environ) != 0) _exit(72);
+                },
+                {.grace = 50ms});
     const pid_t pid = there.ready(1).at(0);
     const outcome end = finish(there, killed);
     CHECK_MESSAGE(end.left == 0, end.str());
@@ -87,25 +92,27 @@ TEST_CASE("what posix_spawn started ends with the program") {
 TEST_CASE("a fork that executes nothing ends with the program, whatever it does to itself") {
   for (const bool killed : {true, false}) {
     support::scene scene;
-    stage there(scene, [&](const ig::stray_mark&) {
-      copy_that_stays();
-      copy_that_stays([] { ::setsid(); });
-      copy_that_stays([] {
-        ::setsid();
-        if (::fork() != 0) _exit(0);
-        cap();
-      });
-      copy_that_stays([] {
-        ::setsid();
-        ::clearenv();
-        platform::rename_self("innocent");
-        ::signal(SIGTERM, SIG_IGN);
-        ::prctl(PR_SET_NAME, "innocent", 0, 0, 0);
-        say_ready();
-        for (int i = 0; i < 1024; ++i) ::close(i);
-        for (;;) ::pause();
-      });
-    }, {.grace = 50ms});
+    stage there(scene,
+                [&](const ig::stray_mark&) {
+                  copy_that_stays();
+                  copy_that_stays([] { ::setsid(); });
+                  copy_that_stays([] {
+                    ::setsid();
+                    if (::fork() != 0) _exit(0);
+                    cap();
+                  });
+                  copy_that_stays([] {
+                    ::setsid();
+                    ::clearenv();
+                    platform::rename_self("innocent");
+                    ::signal(SIGTERM, SIG_IGN);
+                    ::prctl(PR_SET_NAME, "innocent", 0, 0, 0);
+                    say_ready();
+                    for (int i = 0; i < 1024; ++i) ::close(i);
+                    for (;;) ::pause();
+                  });
+                },
+                {.grace = 50ms});
     const auto pids = there.ready(4);
     const outcome end = finish(there, killed);
     CHECK_MESSAGE(end.left == 0, end.str());
@@ -125,7 +132,8 @@ TEST_CASE("a child in the middle of vfork, sharing the memory of the program, en
     const int result = ::clone(
         [](void*) -> int {
           char line[] = "ready pid=000000\n";
-          for (long pid = platform::sys::getpid(), i = 15; pid > 0; pid /= 10) line[i--] = static_cast<char>('0' + pid % 10);
+          for (long pid = platform::sys::getpid(), i = 15; pid > 0; pid /= 10)
+            line[i--] = static_cast<char>('0' + pid % 10);
           platform::sys::write(1, line, sizeof line - 1);
           platform::sys::sleep_for(60'000'000'000);
           platform::sys::exit_group(0);
@@ -207,15 +215,17 @@ TEST_CASE("one that takes long to end, for it has much memory, is waited for, an
 
 TEST_CASE("a warden that keeps children alive finds the adopter all the same, if it may lose their orphans") {
   support::scene scene;
-  stage there(scene, [&](const ig::stray_mark&) {
-    if (std::system((scene.helper() + " daemon sleep &").c_str()) != 0) _exit(72);
-  }, {.change = [](ig::stray_target& target) {
-    target.may_lose_children = true;
-    if (::fork() == 0) {
-      cap(5);
-      for (;;) ::pause();
-    }
-  }});
+  stage there(scene,
+              [&](const ig::stray_mark&) {
+                if (std::system((scene.helper() + " daemon sleep &").c_str()) != 0) _exit(72);
+              },
+              {.change = [](ig::stray_target& target) {
+                target.may_lose_children = true;
+                if (::fork() == 0) {
+                  cap(5);
+                  for (;;) ::pause();
+                }
+              }});
   const pid_t pid = there.ready(1).at(0);
   const outcome end = there.leave();
   CHECK_MESSAGE(end.left == 0, end.str());
@@ -224,11 +234,13 @@ TEST_CASE("a warden that keeps children alive finds the adopter all the same, if
 
 TEST_CASE("the stop signal is sent once, SIGKILL only after the grace") {
   support::scene scene;
-  stage there(scene, [&](const ig::stray_mark&) {
-    if (std::system((scene.helper() + " daemon ignore sleep &").c_str()) != 0) _exit(72);
-    if (std::system((scene.helper() + " daemon slow-term=50 &").c_str()) != 0) _exit(72);
-    copy_that_stays([] { ::signal(SIGUSR1, [](int) { write_all(1, "got it\n", 7); }); });
-  }, {.grace = 500ms, .stop_signal = SIGUSR1});
+  stage there(scene,
+              [&](const ig::stray_mark&) {
+                if (std::system((scene.helper() + " daemon ignore sleep &").c_str()) != 0) _exit(72);
+                if (std::system((scene.helper() + " daemon slow-term=50 &").c_str()) != 0) _exit(72);
+                copy_that_stays([] { ::signal(SIGUSR1, [](int) { write_all(1, "got it\n", 7); }); });
+              },
+              {.grace = 500ms, .stop_signal = SIGUSR1});
   auto pids = there.ready(3);
   const outcome end = there.kill();
   CHECK(end.left == 0);
@@ -247,9 +259,11 @@ TEST_CASE("the stop signal is sent once, SIGKILL only after the grace") {
 
 TEST_CASE("one that is stopped hears the stop signal, and need not be killed") {
   support::scene scene;
-  stage there(scene, [&](const ig::stray_mark&) {
-    if (std::system((scene.helper() + " daemon stopped &").c_str()) != 0) _exit(72);
-  }, {.grace = 10s});
+  stage there(scene,
+              [&](const ig::stray_mark&) {
+                if (std::system((scene.helper() + " daemon stopped &").c_str()) != 0) _exit(72);
+              },
+              {.grace = 10s});
   const pid_t pid = there.ready(1).at(0);
   const outcome end = there.kill();
   CHECK(end.left == 0);

@@ -68,13 +68,13 @@ std::string in_process(pid_t pid) {
 std::string with_environment(const support::scene& scene, std::vector<std::string> environment) {
   const std::string path = scene.helper();
   support::program process({path, "sleep"}, {.before_exec = [&] {
-    std::vector<char*> list;
-    for (auto& each : environment) list.push_back(each.data());
-    list.push_back(nullptr);
-    const char* arguments[] = {"helper", "sleep", nullptr};
-    ::execve(path.c_str(), const_cast<char**>(arguments), list.data());
-    return false;
-  }});
+                             std::vector<char*> list;
+                             for (auto& each : environment) list.push_back(each.data());
+                             list.push_back(nullptr);
+                             const char* arguments[] = {"helper", "sleep", nullptr};
+                             ::execve(path.c_str(), const_cast<char**>(arguments), list.data());
+                             return false;
+                           }});
   REQUIRE(process.read_until("ready"));
   return in_process(process.pid());
 }
@@ -97,8 +97,8 @@ TEST_CASE("an entry is the mark only if it is the whole entry") {
   CHECK(in_entry("instance_guard_mark=" + ours) == "");
   CHECK(in_entry("") == "");
   CHECK(in_entry("INSTANCE_GUARD_KEEP=1") == "keep ");
-  for (const char* no : {"INSTANCE_GUARD_KEEP=", "INSTANCE_GUARD_KEEP=0", "INSTANCE_GUARD_KEEP=11", "INSTANCE_GUARD_KEEP",
-                         "INSTANCE_GUARD_KEEP=true", "XINSTANCE_GUARD_KEEP=1"})
+  for (const char* no : {"INSTANCE_GUARD_KEEP=", "INSTANCE_GUARD_KEEP=0", "INSTANCE_GUARD_KEEP=11",
+                         "INSTANCE_GUARD_KEEP", "INSTANCE_GUARD_KEEP=true", "XINSTANCE_GUARD_KEEP=1"})
     CHECK(in_entry(no) == "");
 }
 
@@ -192,8 +192,8 @@ TEST_CASE("a process with many thousand mappings is read to its end") {
 
 TEST_CASE("a process that may not be read is an error, not a guess") {
   support::scene scene;
-  support::program process = scene.start(scene.words({"undumpable", "sleep"}),
-                                         {.environment = {"INSTANCE_GUARD_MARK=" + ours}});
+  support::program process =
+      scene.start(scene.words({"undumpable", "sleep"}), {.environment = {"INSTANCE_GUARD_MARK=" + ours}});
   REQUIRE(process.read_until("ready"));
   const std::string found = in_process(process.pid());
   if (::geteuid() == 0) CHECK(found == "ours ");

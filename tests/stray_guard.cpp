@@ -65,9 +65,9 @@ bool name_is_free(const std::string& name) {
   return instance_guard::query_lock(name).state == instance_guard::lock_state::free;
 }
 
-const std::vector<std::string> all_strays = {"stray.system=sleep", "stray.setsid=sleep", "stray.popen=sleep",
-                                             "stray.spawn=daemon ignore sleep", "stray.spawn=stopped",
-                                             "stray.fork="};
+const std::vector<std::string> all_strays = {"stray.system=sleep",  "stray.setsid=sleep",
+                                             "stray.popen=sleep",   "stray.spawn=daemon ignore sleep",
+                                             "stray.spawn=stopped", "stray.fork="};
 
 /// Takes the name in a process of its own, while nobody may be left; false if it is refused.
 void next_start(const scene& s, const std::string& name, const std::vector<pid_t>& gone) {
@@ -123,7 +123,8 @@ TEST_CASE("the name is not free before the last stray of a killed owner is dead"
   next_start(s, name, {stray});
 }
 
-TEST_CASE("a guard that is released ends the strays of a program that goes on" * doctest::skip(support::always_threaded)) {
+TEST_CASE("a guard that is released ends the strays of a program that goes on" *
+          doctest::skip(support::always_threaded)) {
   scene s;
   const std::string name = unique_name("release");
   forked part([&](const teller& tell) {
@@ -147,13 +148,15 @@ TEST_CASE("a guard that is released ends the strays of a program that goes on" *
   s.end();
 }
 
-TEST_CASE("another group of the same program, and its warden, survive the release of the guard" * doctest::skip(support::always_threaded)) {
+TEST_CASE("another group of the same program, and its warden, survive the release of the guard" *
+          doctest::skip(support::always_threaded)) {
   scene s;
   const std::string name = unique_name("group");
   forked part([&](const teller& tell) {
     auto guard = single_instance::acquire(name, quick());
     instance_guard::process_group group({.grace = 150ms});
-    const auto child = group.spawn(s.words({"sleep"}), {.environment = {s.mark()}, .out = instance_guard::stdio::pipe()});
+    const auto child =
+        group.spawn(s.words({"sleep"}), {.environment = {s.mark()}, .out = instance_guard::stdio::pipe()});
     const pid_t stray = start_stray(s, "sleep");
     guard.release();
     if (alive(stray)) return 1;
@@ -206,7 +209,8 @@ TEST_CASE("with threads the environment stays as it is, and children started thr
     const auto child = guard.spawn(s.words({"sleep"}), {.environment = {s.mark()}});
     // The child is past its exec, but the kernel may still be busy with the new program's memory.
     const std::string file = "/proc/" + std::to_string(child.id().pid) + "/environ";
-    const bool marked = wait_until([&] { return detail::contents(file).find("INSTANCE_GUARD_MARK=") != std::string::npos; });
+    const bool marked =
+        wait_until([&] { return detail::contents(file).find("INSTANCE_GUARD_MARK=") != std::string::npos; });
     const pid_t copy = start_copy();
     guard.release();
     const bool copy_ended = !alive(copy);
@@ -219,7 +223,8 @@ TEST_CASE("with threads the environment stays as it is, and children started thr
   CHECK(part.wait().code() == 0);
 }
 
-TEST_CASE("after daemonize the program is no stray of itself, and its strays are still its own" * doctest::skip(support::always_threaded)) {
+TEST_CASE("after daemonize the program is no stray of itself, and its strays are still its own" *
+          doctest::skip(support::always_threaded)) {
   for (const bool killed : {true, false}) {
     CAPTURE(killed);
     scene s;
@@ -248,7 +253,8 @@ TEST_CASE("after daemonize the program is no stray of itself, and its strays are
   }
 }
 
-TEST_CASE("an owner that became another user loses the strays it started as that one" * doctest::skip(support::always_threaded || !is_root())) {
+TEST_CASE("an owner that became another user loses the strays it started as that one" *
+          doctest::skip(support::always_threaded || !is_root())) {
   scene s;
   const std::string name = unique_name("user");
   forked part([&](const teller& tell) {

@@ -109,14 +109,17 @@ TEST_CASE("the page has the device and the inode that the mark says, and nobody 
   platform::process_view self;
   REQUIRE(platform::open_process(::getpid(), self) == 0);
   char text[4096];
-  CHECK(platform::view_mapped_files(self, text, sizeof text, [](const platform::mapped_file& file, void* to) {
-    auto* into = static_cast<context*>(to);
-    const std::string path(file.path, file.path_size);
-    if (path.find(into->mark.nonce) != path.npos && file.device == into->mark.device &&
-        file.inode == into->mark.inode)
-      ++into->found;
-    return true;
-  }, &here) == 0);
+  CHECK(platform::view_mapped_files(
+            self, text, sizeof text,
+            [](const platform::mapped_file& file, void* to) {
+              auto* into = static_cast<context*>(to);
+              const std::string path(file.path, file.path_size);
+              if (path.find(into->mark.nonce) != path.npos && file.device == into->mark.device &&
+                  file.inode == into->mark.inode)
+                ++into->found;
+              return true;
+            },
+            &here) == 0);
   platform::close_process(self);
   CHECK(here.found == 1);
   const std::string maps = support::detail::contents("/proc/self/maps");

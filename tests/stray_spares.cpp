@@ -6,8 +6,8 @@
 #include <sys/stat.h>
 #include <thread>
 
-#include "support/sanitizer.hpp"
 #include "support/other_user.hpp"
+#include "support/sanitizer.hpp"
 
 using namespace stray_test;
 
@@ -160,13 +160,11 @@ TEST_CASE("the shell that started the program, its pipeline and its other servic
     std::optional<support::program> web, tee;
     int neighbours[2];
     REQUIRE(::pipe(neighbours) == 0);
-    stage there(
-        scene,
-        [&](const ig::stray_mark&) {
-          ::dup2(neighbours[1], 2);
-          if (std::system((scene.helper() + " sleep >&2 &").c_str()) != 0) _exit(72);
-          if (std::system((scene.helper() + " daemon sleep &").c_str()) != 0) _exit(72);
-        });
+    stage there(scene, [&](const ig::stray_mark&) {
+      ::dup2(neighbours[1], 2);
+      if (std::system((scene.helper() + " sleep >&2 &").c_str()) != 0) _exit(72);
+      if (std::system((scene.helper() + " daemon sleep &").c_str()) != 0) _exit(72);
+    });
     ::close(neighbours[1]);
     web.emplace(scene.start(scene.words({"sleep"})));
     web->read_until("ready");
@@ -223,7 +221,8 @@ TEST_CASE("a tmux server that was there before, and what the program runs in it,
   });
 }
 
-TEST_CASE("a process that has acquired a guard of its own is spared, and its copies with it" * doctest::skip(support::always_threaded)) {
+TEST_CASE("a process that has acquired a guard of its own is spared, and its copies with it" *
+          doctest::skip(support::always_threaded)) {
   both_ways([](auto finish) {
     support::scene scene;
     stage there(scene, [&](const ig::stray_mark&) {
@@ -253,18 +252,17 @@ TEST_CASE("a process that has acquired a guard of its own is spared, and its cop
 TEST_CASE("below another guard, the inner one's end takes its own strays only") {
   both_ways([](auto finish) {
     support::scene scene;
-    stage there(
-        scene,
-        [&](const ig::stray_mark&) {
-          if (std::system((scene.helper() + " daemon sleep &").c_str()) != 0) _exit(72);
-          copy_that_stays();
-        },
-        {.before_mark = [&] {
-          // An outer guard of the same program, with a child of its own.
-          std::error_code ec;
-          static_cast<void>(ig::make_stray_mark(ec));
-          if (std::system((scene.helper() + " daemon say=outer sleep &").c_str()) != 0) _exit(72);
-        }});
+    stage there(scene,
+                [&](const ig::stray_mark&) {
+                  if (std::system((scene.helper() + " daemon sleep &").c_str()) != 0) _exit(72);
+                  copy_that_stays();
+                },
+                {.before_mark = [&] {
+                  // An outer guard of the same program, with a child of its own.
+                  std::error_code ec;
+                  static_cast<void>(ig::make_stray_mark(ec));
+                  if (std::system((scene.helper() + " daemon say=outer sleep &").c_str()) != 0) _exit(72);
+                }});
     std::set<pid_t> outer, inner;
     for (int i = 0; i < 3;) {
       std::string line = there.read_line();
@@ -295,9 +293,11 @@ TEST_CASE("below another guard, the inner one's end takes its own strays only") 
 TEST_CASE("what is older than the acquisition is not even looked at") {
   both_ways([](auto finish) {
     support::scene scene;
-    stage there(scene, [&](const ig::stray_mark&) {
-      if (std::system((scene.helper() + " daemon sleep &").c_str()) != 0) _exit(72);
-    }, {.change = [](ig::stray_target& target) { target.acquired = platform::process_clock_now() + 100; }});
+    stage there(scene,
+                [&](const ig::stray_mark&) {
+                  if (std::system((scene.helper() + " daemon sleep &").c_str()) != 0) _exit(72);
+                },
+                {.change = [](ig::stray_target& target) { target.acquired = platform::process_clock_now() + 100; }});
     const pid_t pid = there.ready(1).at(0);
     const outcome end = finish(there);
     CHECK(end.left == 0);
@@ -311,12 +311,14 @@ TEST_CASE("what is in another cgroup is spared, and everything where the owner's
   for (const bool known : {true, false})
     both_ways([known](auto finish) {
       support::scene scene;
-      stage there(scene, [&](const ig::stray_mark&) {
-        if (std::system((scene.helper() + " daemon sleep &").c_str()) != 0) _exit(72);
-      }, {.change = [known](ig::stray_target& target) {
-        if (known) ++target.control_group;
-        else target.control_group_known = false;
-      }});
+      stage there(scene,
+                  [&](const ig::stray_mark&) {
+                    if (std::system((scene.helper() + " daemon sleep &").c_str()) != 0) _exit(72);
+                  },
+                  {.change = [known](ig::stray_target& target) {
+                    if (known) ++target.control_group;
+                    else target.control_group_known = false;
+                  }});
       const pid_t pid = there.ready(1).at(0);
       const outcome end = finish(there);
       CHECK(end.left == 0);
@@ -392,14 +394,16 @@ TEST_CASE("a process of another user is spared" * doctest::skip(!support::is_roo
 TEST_CASE("while the warden has children of its own the adopter can't be tried, and nothing is believed") {
   // The warden has a child, so it can't try; and the program has an ancestor beside process 1.
   support::scene scene;
-  stage there(scene, [&](const ig::stray_mark&) {
-    if (std::system((scene.helper() + " daemon sleep &").c_str()) != 0) _exit(72);
-  }, {.grace = 50ms, .killing = 50ms, .change = [](ig::stray_target&) {
-    if (::fork() == 0) {
-      cap(5);
-      for (;;) ::pause();
-    }
-  }});
+  stage there(scene,
+              [&](const ig::stray_mark&) {
+                if (std::system((scene.helper() + " daemon sleep &").c_str()) != 0) _exit(72);
+              },
+              {.grace = 50ms, .killing = 50ms, .change = [](ig::stray_target&) {
+                 if (::fork() == 0) {
+                   cap(5);
+                   for (;;) ::pause();
+                 }
+               }});
   const pid_t pid = there.ready(1).at(0);
   const outcome end = there.leave();
   CHECK(end.left == 0);
@@ -410,12 +414,14 @@ TEST_CASE("while the warden has children of its own the adopter can't be tried, 
 
 TEST_CASE("the threads of a program that says goodbye are no strays, however many it starts meanwhile") {
   support::scene scene;
-  stage there(scene, [&](const ig::stray_mark&) {
-    std::thread([] {
-      for (;;) std::thread([] { ::usleep(2000); }).detach(), ::usleep(50);
-    }).detach();
-    if (std::system((scene.helper() + " daemon ignore sleep &").c_str()) != 0) _exit(72);
-  }, {.grace = 300ms});
+  stage there(scene,
+              [&](const ig::stray_mark&) {
+                std::thread([] {
+                  for (;;) std::thread([] { ::usleep(2000); }).detach(), ::usleep(50);
+                }).detach();
+                if (std::system((scene.helper() + " daemon ignore sleep &").c_str()) != 0) _exit(72);
+              },
+              {.grace = 300ms});
   const pid_t stray = there.ready(1).at(0);
   const outcome end = there.leave();
   CHECK_MESSAGE(end.left == 0, end.str());

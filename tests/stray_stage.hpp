@@ -87,8 +87,7 @@ inline pid_t copy_that_stays(const std::function<void()>& first = {}) {
 
 /// What the warden does once the group is empty.
 inline int end_strays(const ig::stray_target& target, int stop_signal, std::chrono::milliseconds grace,
-                      std::chrono::milliseconds killing, ig::stray_buffers& memory,
-                      ig::stray_report& report) {
+                      std::chrono::milliseconds killing, ig::stray_buffers& memory, ig::stray_report& report) {
   auto end = std::chrono::steady_clock::now() + grace;
   int number = stop_signal;
   for (;;) {
@@ -127,9 +126,8 @@ struct outcome {
     std::string text = "left " + std::to_string(left);
     for (int i = 0; i < report.count; ++i) {
       const auto& each = report.events[i];
-      text += "\n  pid " + std::to_string(each.pid) + " (" + each.name + ") of " +
-              std::to_string(each.parent) + ", signal " + std::to_string(each.signal) + ": " +
-              ig::to_string(each.fate);
+      text += "\n  pid " + std::to_string(each.pid) + " (" + each.name + ") of " + std::to_string(each.parent) +
+              ", signal " + std::to_string(each.signal) + ": " + ig::to_string(each.fate);
     }
     return text;
   }
@@ -139,8 +137,8 @@ struct stage_options {
   std::chrono::milliseconds grace = 2s;
   std::chrono::milliseconds killing = 10s;
   int stop_signal = SIGTERM;
-  std::function<void()> before_mark = {};                   ///< in the owner
-  std::function<void(ig::stray_target&)> change = {};       ///< in the warden: what it looks for
+  std::function<void()> before_mark = {};              ///< in the owner
+  std::function<void(ig::stray_target&)> change = {};  ///< in the warden: what it looks for
   std::function<void(const ig::stray_report&)> at_end = {};
 };
 
@@ -222,8 +220,7 @@ class stage {
     return end;
   }
 
-  [[noreturn]] void owner_main(const std::function<void(const ig::stray_mark&)>& act, int command,
-                               int result) {
+  [[noreturn]] void owner_main(const std::function<void(const ig::stray_mark&)>& act, int command, int result) {
     cap(120);
     if (options_.before_mark) options_.before_mark();
     std::error_code ec;
@@ -266,7 +263,8 @@ class stage {
     target.first_parent = target.owner;
     if (options_.change) options_.change(target);
     // A child of the owner that shares its memory holds the pipe open as well.
-    for (pollfd entry{life, POLLIN, 0}; ::poll(&entry, 1, 1) == 0 && ::getppid() == target.owner;) {}
+    for (pollfd entry{life, POLLIN, 0}; ::poll(&entry, 1, 1) == 0 && ::getppid() == target.owner;) {
+    }
     static ig::stray_buffers memory;
     static ig::stray_report report;
     const auto start = std::chrono::steady_clock::now();

@@ -92,12 +92,15 @@ TEST_CASE("the next start ends what a killed owner and warden left") {
     support::scene scene;
     support::canary canary;
     std::vector<pid_t> pids;
-    const remains left = leave_behind(scene, [&](const ig::stray_mark&) {
-      const std::string command = scene.helper() + " daemon sleep & " + scene.helper() + " setsid ignore sleep & " +
-                                  scene.helper() + " fan=3 sleep & ";
-      if (std::system(command.c_str()) != 0) _exit(72);
-      copy_that_stays([] { ::setsid(); });
-    }, 6, pids, reaped);
+    const remains left = leave_behind(
+        scene,
+        [&](const ig::stray_mark&) {
+          const std::string command = scene.helper() + " daemon sleep & " + scene.helper() + " setsid ignore sleep & " +
+                                      scene.helper() + " fan=3 sleep & ";
+          if (std::system(command.c_str()) != 0) _exit(72);
+          copy_that_stays([] { ::setsid(); });
+        },
+        6, pids, reaped);
     std::error_code ec;
     const auto result = ig::sweep_dead_owner(left.record(), ec);
     CHECK_FALSE(ec);
@@ -107,20 +110,25 @@ TEST_CASE("the next start ends what a killed owner and warden left") {
     CHECK(result.spared == 0);
     for (const pid_t pid : pids) CHECK_MESSAGE(!support::alive(pid), all(result));
     CHECK(scene.empty());
-    while (::waitpid(left.owner.pid, nullptr, WNOHANG) > 0) {}
+    while (::waitpid(left.owner.pid, nullptr, WNOHANG) > 0) {
+    }
   }
 }
 
 TEST_CASE("a dead owner below another guard is swept as well") {
   support::scene scene;
   std::vector<pid_t> pids;
-  const remains left = leave_behind(scene, [&](const ig::stray_mark&) {
-    copy_that_stays();
-    if (std::system((scene.helper() + " daemon sleep &").c_str()) != 0) _exit(72);
-  }, 2, pids, true, [] {
-    std::error_code ec;
-    static_cast<void>(ig::make_stray_mark(ec));
-  });
+  const remains left = leave_behind(
+      scene,
+      [&](const ig::stray_mark&) {
+        copy_that_stays();
+        if (std::system((scene.helper() + " daemon sleep &").c_str()) != 0) _exit(72);
+      },
+      2, pids, true,
+      [] {
+        std::error_code ec;
+        static_cast<void>(ig::make_stray_mark(ec));
+      });
   std::error_code ec;
   const auto result = ig::sweep_dead_owner(left.record(), ec);
   CHECK_MESSAGE(result.left == 0, all(result));
@@ -130,10 +138,13 @@ TEST_CASE("a dead owner below another guard is swept as well") {
 TEST_CASE("a living broker's service, and a child that is to be kept, outlive the sweep") {
   support::scene scene;
   std::vector<pid_t> pids;
-  const remains left = leave_behind(scene, [&](const ig::stray_mark&) {
-    const std::string command = "INSTANCE_GUARD_KEEP=1 " + scene.helper() + " daemon sleep &";
-    if (std::system(command.c_str()) != 0) _exit(72);
-  }, 1, pids);
+  const remains left = leave_behind(
+      scene,
+      [&](const ig::stray_mark&) {
+        const std::string command = "INSTANCE_GUARD_KEEP=1 " + scene.helper() + " daemon sleep &";
+        if (std::system(command.c_str()) != 0) _exit(72);
+      },
+      1, pids);
   const auto [out_read, out_write] = make_pipe();
   const pid_t broker = ::fork();
   if (broker == 0) {
@@ -149,7 +160,8 @@ TEST_CASE("a living broker's service, and a child that is to be kept, outlive th
   }
   ::close(out_write);
   char line[64] = {};
-  for (std::size_t i = 0; i < sizeof line - 1 && read_all(out_read, line + i, 1) && line[i] != '\n'; ++i) {}
+  for (std::size_t i = 0; i < sizeof line - 1 && read_all(out_read, line + i, 1) && line[i] != '\n'; ++i) {
+  }
   const pid_t service = static_cast<pid_t>(std::atoi(line + 10));
   std::error_code ec;
   const auto result = ig::sweep_dead_owner(left.record(), ec);
@@ -177,9 +189,12 @@ TEST_CASE("what a subreaper adopted is ended if it adopts for the next start too
       cap();
       ::prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
       std::vector<pid_t> pids;
-      const remains left = leave_behind(scene, [&](const ig::stray_mark&) {
-        if (std::system((scene.helper() + " daemon sleep &").c_str()) != 0) _exit(72);
-      }, 1, pids);
+      const remains left = leave_behind(
+          scene,
+          [&](const ig::stray_mark&) {
+            if (std::system((scene.helper() + " daemon sleep &").c_str()) != 0) _exit(72);
+          },
+          1, pids);
       if (shared) {
         const pid_t next = ::fork();
         if (next == 0) {
@@ -226,9 +241,12 @@ TEST_CASE("what a subreaper adopted is ended if it adopts for the next start too
 TEST_CASE("what process 1 adopted is ended also by a next start that another one adopts for") {
   support::scene scene;
   std::vector<pid_t> pids;
-  const remains left = leave_behind(scene, [&](const ig::stray_mark&) {
-    if (std::system((scene.helper() + " daemon sleep &").c_str()) != 0) _exit(72);
-  }, 1, pids);
+  const remains left = leave_behind(
+      scene,
+      [&](const ig::stray_mark&) {
+        if (std::system((scene.helper() + " daemon sleep &").c_str()) != 0) _exit(72);
+      },
+      1, pids);
   platform::process_stat facts;
   REQUIRE(platform::read_process_stat(pids.at(0), facts) == 0);
   if (facts.parent != 1) return;  // this test runs below a subreaper itself
@@ -256,28 +274,31 @@ TEST_CASE("a program that restarts itself by a script: the sweep spares itself a
   support::scene scene;
   std::vector<pid_t> pids;
   const auto [verdict_read, verdict_write] = make_pipe();
-  const remains left = leave_behind(scene, [&, to = verdict_write](const ig::stray_mark& mark) {
-    if (std::system((scene.helper() + " daemon sleep &").c_str()) != 0) _exit(72);
-    const pid_t owner = ::getpid();
-    remains here;
-    here.owner = process_identity::self();
-    here.mark = ig::mark_text(ig::target_of(mark));
-    if (::fork() != 0) return;
-    // The script: marked, and an orphan once the owner is dead. Its child is the next start.
-    cap();
-    say_ready();
-    while (::getppid() == owner) ::usleep(1000);
-    if (::fork() != 0)
-      for (;;) ::pause();
-    cap();
-    const pid_t script = ::getppid();
-    std::error_code ec;
-    const auto result = ig::sweep_dead_owner(here.record(), ec);
-    const int verdict[3] = {result.left, result.signalled, support::alive(script) ? 1 : 0};
-    write_all(to, verdict, sizeof verdict);
-    ::kill(script, SIGKILL);
-    _exit(0);
-  }, 2, pids);
+  const remains left = leave_behind(
+      scene,
+      [&, to = verdict_write](const ig::stray_mark& mark) {
+        if (std::system((scene.helper() + " daemon sleep &").c_str()) != 0) _exit(72);
+        const pid_t owner = ::getpid();
+        remains here;
+        here.owner = process_identity::self();
+        here.mark = ig::mark_text(ig::target_of(mark));
+        if (::fork() != 0) return;
+        // The script: marked, and an orphan once the owner is dead. Its child is the next start.
+        cap();
+        say_ready();
+        while (::getppid() == owner) ::usleep(1000);
+        if (::fork() != 0)
+          for (;;) ::pause();
+        cap();
+        const pid_t script = ::getppid();
+        std::error_code ec;
+        const auto result = ig::sweep_dead_owner(here.record(), ec);
+        const int verdict[3] = {result.left, result.signalled, support::alive(script) ? 1 : 0};
+        write_all(to, verdict, sizeof verdict);
+        ::kill(script, SIGKILL);
+        _exit(0);
+      },
+      2, pids);
   ::close(verdict_write);
   int verdict[3] = {-1, -1, -1};
   CHECK(read_all(verdict_read, verdict, sizeof verdict));
@@ -304,7 +325,8 @@ TEST_CASE("a process whose threads have all ended, and are kept by a tracer, hol
   REQUIRE(read_all(known_read, reinterpret_cast<char*>(&thread), sizeof thread));
   instance_guard::platform::process_stat facts;
   const bool staged = support::wait_until([&] {
-    return instance_guard::platform::read_process_stat(half_dead, facts) == 0 && facts.state == 'Z' && facts.threads == 2;
+    return instance_guard::platform::read_process_stat(half_dead, facts) == 0 && facts.state == 'Z' &&
+           facts.threads == 2;
   });
   CHECK(staged);
   static ig::stray_buffers buffers;
@@ -323,9 +345,12 @@ TEST_CASE("a process whose threads have all ended, and are kept by a tracer, hol
 TEST_CASE("nothing is ended for a record that can't be of a dead owner here") {
   support::scene scene;
   std::vector<pid_t> pids;
-  const remains left = leave_behind(scene, [&](const ig::stray_mark&) {
-    if (std::system((scene.helper() + " daemon sleep &").c_str()) != 0) _exit(72);
-  }, 1, pids);
+  const remains left = leave_behind(
+      scene,
+      [&](const ig::stray_mark&) {
+        if (std::system((scene.helper() + " daemon sleep &").c_str()) != 0) _exit(72);
+      },
+      1, pids);
   const auto spares = [&](const ig::dead_owner& dead) {
     std::error_code ec;
     const auto result = ig::sweep_dead_owner(dead, ec);

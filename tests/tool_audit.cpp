@@ -65,11 +65,21 @@ std::vector<std::string> with(std::vector<std::string> more) {
 
 TEST_CASE("wrong arguments are one line, and 125") {
   const scene s;
-  for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
-           {"--kind", "ghost"}, {"--service", "x"}, {"--service", "x="}, {"--service", "=x"},
-           {"--service", "x=(("}, {"--ignore", "[["}, {"--json", "--nagios"}, {"--json", "--discord"},
-           {"--prometheus", "ghosts.txt"}, {"--prometheus", ".prom"}, {"--webhook-file", "x"},
-           {"--only-ghosts"}, {"--older-than", "soon"}, {"stray"}, {"--", "true"}}) {
+  for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{{"--kind", "ghost"},
+                                                                                     {"--service", "x"},
+                                                                                     {"--service", "x="},
+                                                                                     {"--service", "=x"},
+                                                                                     {"--service", "x=(("},
+                                                                                     {"--ignore", "[["},
+                                                                                     {"--json", "--nagios"},
+                                                                                     {"--json", "--discord"},
+                                                                                     {"--prometheus", "ghosts.txt"},
+                                                                                     {"--prometheus", ".prom"},
+                                                                                     {"--webhook-file", "x"},
+                                                                                     {"--only-ghosts"},
+                                                                                     {"--older-than", "soon"},
+                                                                                     {"stray"},
+                                                                                     {"--", "true"}}) {
     const tool_result got = audit(s, words, {.merge_err = true});
     CAPTURE(words.front());
     CAPTURE(got.out);
@@ -100,10 +110,10 @@ TEST_CASE("an orphan: 1, with its pid, why, and what to type") {
     if (ghosts.size() != 1 || ghosts[0]["kind"] != "orphan") return 4;
     if (ghosts[0]["processes"][0]["pid"] != pid || document["exit_code"] != 1) return 5;
     // Each of these leaves it out.
-    for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
-             {"--kind", "zombie", "--kind", "stale", "--min-age", "0"},
-             {"--ignore", "daemon sl.ep$", "--min-age", "0"},
-             {"--min-age", "1h"}})
+    for (const std::vector<std::string>& words :
+         std::vector<std::vector<std::string>>{{"--kind", "zombie", "--kind", "stale", "--min-age", "0"},
+                                               {"--ignore", "daemon sl.ep$", "--min-age", "0"},
+                                               {"--min-age", "1h"}})
       if (const tool_result without = audit(s, words); !expect(without.code == 0, words.front(), without)) return 6;
     return 0;
   });
@@ -152,10 +162,9 @@ TEST_CASE("a service that should run, and does not, is a warning") {
 
 TEST_CASE("processes that try to break the output: it stays text, and JSON stays JSON") {
   alone([](const scene& s) {
-    const std::vector<std::string> words_to_say = {
-        "say=\x1b[2J\x1b]0;x\x07", "say=\n\"},{", "say=\xff\xfe`@everyone", "say=" + std::string(100'000, 'w')};
-    for (const std::string& text : words_to_say)
-      start_orphan(s, {text, "daemon", "sleep"});
+    const std::vector<std::string> words_to_say = {"say=\x1b[2J\x1b]0;x\x07", "say=\n\"},{", "say=\xff\xfe`@everyone",
+                                                   "say=" + std::string(100'000, 'w')};
+    for (const std::string& text : words_to_say) start_orphan(s, {text, "daemon", "sleep"});
     for (const std::vector<std::string>& words :
          std::vector<std::vector<std::string>>{{}, {"--verbose"}, {"--nagios"}, {"--discord"}}) {
       const tool_result got = audit(s, with(words));

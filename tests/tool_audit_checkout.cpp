@@ -47,8 +47,10 @@ class moved_checkout {
   explicit moved_checkout(const scene& s) : s_(s) {}
 
   bool make() const {
-    return shell(s_, "git init -q origin -b main; cd origin; echo 0 > main.py; git add .; git commit -q -m 0; cd ..; "
-                     "git clone -q origin work").good;
+    return shell(s_,
+                 "git init -q origin -b main; cd origin; echo 0 > main.py; git add .; git commit -q -m 0; cd ..; "
+                 "git clone -q origin work")
+        .good;
   }
   /// Stands for Python with the script of the checkout. Its start is seconds away from both updates.
   program start() const {
@@ -60,8 +62,10 @@ class moved_checkout {
     return result;
   }
   bool pull_twelve() const {
-    return shell(s_, "cd origin; for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo $i > main.py; git commit -q -a -m $i; "
-                     "done; cd ../work; git pull -q").good;
+    return shell(s_,
+                 "cd origin; for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo $i > main.py; git commit -q -a -m $i; "
+                 "done; cd ../work; git pull -q")
+        .good;
   }
 
  private:
@@ -100,16 +104,25 @@ int fail(int number, const tool_result& got) {
 std::string poison(const std::string& canary, const std::string& trap) {
   return "printf '#!/bin/sh\\necho \"$0 $*\" >> " + canary + "\\nexit 1\\n' > " + trap + "; chmod 755 " + trap +
          "; cd work; for hook in post-checkout post-index-change pre-auto-gc reference-transaction fsmonitor-watchman "
-         "post-rewrite pre-commit; do cp " + trap + " .git/hooks/$hook; done; "
+         "post-rewrite pre-commit; do cp " +
+         trap +
+         " .git/hooks/$hook; done; "
          "for key in core.fsmonitor core.pager core.editor core.sshCommand core.askPass core.alternateRefsCommand "
          "diff.external diff.x.command diff.x.textconv filter.x.clean filter.x.smudge filter.x.process "
-         "merge.x.driver credential.helper gpg.program uploadpack.packObjectsHook; do git config $key " + trap +
-         "; done; git config core.hooksPath " + trap + ".d; mkdir " + trap + ".d; cp .git/hooks/* " + trap + ".d/; "
-         "git config filter.x.required true; git config alias.rev-list \"!" + trap + "\"; "
+         "merge.x.driver credential.helper gpg.program uploadpack.packObjectsHook; do git config $key " +
+         trap + "; done; git config core.hooksPath " + trap + ".d; mkdir " + trap + ".d; cp .git/hooks/* " + trap +
+         ".d/; "
+         "git config filter.x.required true; git config alias.rev-list \"!" +
+         trap +
+         "\"; "
          "echo '* filter=x diff=x merge=x' > .gitattributes; cp .gitattributes .git/info/attributes; "
-         "printf '[core]\\n\\tfsmonitor = " + trap + "\\n' > .git/more; git config include.path more; "
-         "git config remote.origin.url 'ext::" + trap + "'; git config remote.origin.uploadpack " + trap +
-         "; git config extensions.partialClone origin; git config remote.origin.promisor true; touch -d 2001-01-01 main.py";
+         "printf '[core]\\n\\tfsmonitor = " +
+         trap +
+         "\\n' > .git/more; git config include.path more; "
+         "git config remote.origin.url 'ext::" +
+         trap + "'; git config remote.origin.uploadpack " + trap +
+         "; git config extensions.partialClone origin; git config remote.origin.promisor true; touch -d 2001-01-01 "
+         "main.py";
 }
 
 }  // namespace
@@ -171,7 +184,8 @@ TEST_CASE("a duplicate in a checkout: which commit each runs") {
       got = run_tool(s, {"audit", "--min-age", "0"});
       return got.says("duplicate");
     });
-    if (!told || !got.says("HEAD " + heads[1]) || !got.says("HEAD was " + heads[0]) || !fits(got.out)) return fail(4, got);
+    if (!told || !got.says("HEAD " + heads[1]) || !got.says("HEAD was " + heads[0]) || !fits(got.out))
+      return fail(4, got);
     return 0;
   });
 }

@@ -43,8 +43,9 @@ ghost finding(ghost_kind kind, severity level, std::vector<census_entry> process
   result.level = level;
   result.program = "shiva/main.py";
   result.headline = "shiva/main.py runs 2 times";
-  result.why = "same script, same user, one managed and one by hand; neither holds a guard, so nothing "
-               "stops both from trading";
+  result.why =
+      "same script, same user, one managed and one by hand; neither holds a guard, so nothing "
+      "stops both from trading";
   result.remedy = "instance-guard reap 88120";
   result.proof = {{"script", "/srv/shiva/main.py"}, {"script", "/srv/other/main.py"}};
   result.processes = std::move(processes);
@@ -68,24 +69,31 @@ audit_report incident() {
   ghost orphans = finding(ghost_kind::orphan, severity::warning, pytest);
   orphans.program = "pytest";
   orphans.headline = "19 x pytest, 2.6 GB, 6 dead agent sessions";
-  ghost duplicate = finding(ghost_kind::duplicate, severity::critical,
-                            {entry(51'877, {"python3", "shiva/main.py"}, true),
-                             entry(88'120, {"python", "shiva/main.py", "--debug"})});
+  ghost duplicate = finding(
+      ghost_kind::duplicate, severity::critical,
+      {entry(51'877, {"python3", "shiva/main.py"}, true), entry(88'120, {"python", "shiva/main.py", "--debug"})});
   duplicate.processes[1].difference = "+--debug";
   duplicate.processes[0].proof = {{"commit_now", std::string(40, '9')}};
   duplicate.processes[1].proof = {{"commit_at_start", std::string(40, '4')}, {"commit_now", std::string(40, '9')}};
   return report_of({duplicate, orphans});
 }
 
-const std::string hostile[] = {"\x1b[2J\x1b]0;owned\x07", "a\nb\r\tc", "\xff\xfe\xc0\x80",
-                               "``` @everyone `x`",       "\xe2\x80\xae" "evil", "|x=1",
-                               "\"},\"x\":\"",            std::string(3'000, 'w'), "$(reboot)", ""};
+const std::string hostile[] = {"\x1b[2J\x1b]0;owned\x07",
+                               "a\nb\r\tc",
+                               "\xff\xfe\xc0\x80",
+                               "``` @everyone `x`",
+                               "\xe2\x80\xae"
+                               "evil",
+                               "|x=1",
+                               "\"},\"x\":\"",
+                               std::string(3'000, 'w'),
+                               "$(reboot)",
+                               ""};
 
 audit_report hostile_report() {
   std::vector<ghost> ghosts;
   for (const std::string& text : hostile)
-    for (const ghost_kind kind :
-         {ghost_kind::duplicate, ghost_kind::stale, ghost_kind::orphan, ghost_kind::zombie}) {
+    for (const ghost_kind kind : {ghost_kind::duplicate, ghost_kind::stale, ghost_kind::orphan, ghost_kind::zombie}) {
       std::vector<census_entry> processes;
       for (pid_t pid = 1; pid < 8; ++pid) processes.push_back(entry(pid, {text, text}, pid == 1));
       for (census_entry& each : processes) {
@@ -133,9 +141,9 @@ TEST_CASE("the incident, in 80 columns: who to keep, who to end, why, and what t
   CHECK(fits(text));
   for (const std::string part :
        {"tesseract, ", "20 ghosts among 643 processes (user knox)", "CRITICAL duplicate  shiva/main.py runs 2 times",
-        "keep  51877", "end   88120", "7d", "142 MB", "args: +--debug", "HEAD 9999999", "HEAD was 4444444", "do    instance-guard reap 88120",
-        "WARNING  orphan     19 x pytest", "... 16 more: instance-guard audit --kind orphan --verbose",
-        "1 critical, 1 warning.   exit 2"})
+        "keep  51877", "end   88120", "7d", "142 MB", "args: +--debug", "HEAD 9999999", "HEAD was 4444444",
+        "do    instance-guard reap 88120", "WARNING  orphan     19 x pytest",
+        "... 16 more: instance-guard audit --kind orphan --verbose", "1 critical, 1 warning.   exit 2"})
     CHECK_MESSAGE(text.find(part) != std::string::npos, part);
   CHECK(text.find("60010") == std::string::npos);
 }
@@ -297,8 +305,9 @@ TEST_CASE("Discord: at most 2,000 characters, nobody is mentioned, no text leave
 
 TEST_CASE("Nagios: one line, one bar, performance data") {
   const std::string text = tool::audit_nagios(incident());
-  CHECK(text == "GHOSTS CRITICAL - 1 duplicate, 19 orphan (shiva/main.py, pytest) | zombie=0 orphan=19 "
-                "duplicate=1 stale=0 unseen=0\n");
+  CHECK(text ==
+        "GHOSTS CRITICAL - 1 duplicate, 19 orphan (shiva/main.py, pytest) | zombie=0 orphan=19 "
+        "duplicate=1 stale=0 unseen=0\n");
   const std::string odd = tool::audit_nagios(hostile_report());
   CHECK(std::count(odd.begin(), odd.end(), '|') == 1);
   CHECK(std::count(odd.begin(), odd.end(), '\n') == 1);

@@ -43,9 +43,7 @@ class server {
     REQUIRE(::getsockname(listener_.get(), generic, &size) == 0);
     port_ = ntohs(address.sin_port);
   }
-  std::string address() const {
-    return "http://127.0.0.1:" + std::to_string(port_) + "/api/webhooks/1/" + secret;
-  }
+  std::string address() const { return "http://127.0.0.1:" + std::to_string(port_) + "/api/webhooks/1/" + secret; }
   /// Takes one request, and answers with this line and headers. Its body; empty: nobody came.
   std::string answer(const std::string& with) const {
     pollfd entry{listener_.get(), POLLIN, 0};
@@ -125,9 +123,10 @@ TEST_CASE("a message is posted, and its address is on no command line") {
   const scene files;
   const bool by_file = true;
   for (const bool file : {by_file, !by_file}) {
-    posting one(file ? std::vector<std::string>{"--webhook-file", webhook_file(files, web.address(), 0600)}
-                     : std::vector<std::string>{},
-                file ? std::vector<std::string>{} : std::vector<std::string>{"INSTANCE_GUARD_WEBHOOK=" + web.address()});
+    posting one(
+        file ? std::vector<std::string>{"--webhook-file", webhook_file(files, web.address(), 0600)}
+             : std::vector<std::string>{},
+        file ? std::vector<std::string>{} : std::vector<std::string>{"INSTANCE_GUARD_WEBHOOK=" + web.address()});
     // While it waits for the answer.
     CHECK(wait_until([&] { return !web.nobody_waits(); }));
     CHECK(!is_on_a_command_line(secret));
@@ -231,7 +230,9 @@ TEST_CASE("the commits between two are counted; a stranger's repository is not r
   const std::string repository = s / "repository";
   const std::string make =
       "set -e; unset GIT_DIR; export HOME=/nonexistent GIT_CONFIG_NOSYSTEM=1 GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b "
-      "GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b; git init -q '" + repository + "'; cd '" + repository + "'; "
+      "GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b; git init -q '" +
+      repository + "'; cd '" + repository +
+      "'; "
       "for i in 0 1 2 3 4 5 6 7 8 9 10 11 12; do git commit -q --allow-empty -m $i; done; "
       "git rev-parse HEAD~12 HEAD";
   program maker = s.start({"sh", "-c", make});

@@ -73,8 +73,19 @@ TEST_CASE("a content that is no time, or one to come, counts as nothing") {
   const place here;
   here.put("1774778400\n");
   REQUIRE(here.known());
-  const std::vector<std::string> texts = {"", "\n", "0\n", "1774778401\n", "1774778400", "-5\n", " 5\n", "5 \n", "5\n5\n",
-                                          "0x5\n", "99999999999999999999\n", std::string("5\0\n", 3), "\x1b[2J\n",
+  const std::vector<std::string> texts = {"",
+                                          "\n",
+                                          "0\n",
+                                          "1774778401\n",
+                                          "1774778400",
+                                          "-5\n",
+                                          " 5\n",
+                                          "5 \n",
+                                          "5\n5\n",
+                                          "0x5\n",
+                                          "99999999999999999999\n",
+                                          std::string("5\0\n", 3),
+                                          "\x1b[2J\n",
                                           std::string(1 << 20, '1') + "\n"};
   for (const std::string& text : texts) {
     CAPTURE(text.substr(0, 20));
@@ -179,7 +190,8 @@ TEST_CASE("a clean message tells of the ghost before; a ghost is kept, and a fau
     const tool_result ignored = report(s, path, {"--ignore", "."});
     if (ignored.code != 0 || entries(path) != 0) return fail(3, ignored);
     const tool_result lost = report(s, "/dev/null/none", {});
-    if (lost.code != 1 || !lost.says("warning: the time of this ghost is not kept: /dev/null/none")) return fail(4, lost);
+    if (lost.code != 1 || !lost.says("warning: the time of this ghost is not kept: /dev/null/none"))
+      return fail(4, lost);
     if (!nlohmann::json::accept(lines_of(lost.out).back())) return fail(5, lost);
     const tool_result ghost = report(s, path, {"--only-ghosts"});
     if (ghost.code != 1 || ghost.says("not kept") || entries(path) != 1) return fail(6, ghost);

@@ -69,8 +69,7 @@ bool holds(const std::vector<std::string>& all, std::string_view one) {
 }
 
 answer ask(const scene& s, std::function<bool()> before_exec = {}) {
-  program tool = s.start({s.path_of(INSTANCE_GUARD_TOOL), "doctor", "--json"},
-                         {.before_exec = std::move(before_exec)});
+  program tool = s.start({s.path_of(INSTANCE_GUARD_TOOL), "doctor", "--json"}, {.before_exec = std::move(before_exec)});
   const std::string text = tool.read_all(std::chrono::seconds(120));
   CAPTURE(text);
   answer result;
@@ -91,8 +90,7 @@ answer ask(const scene& s, std::function<bool()> before_exec = {}) {
 /// What the doctor took is free again, and no file of his is left.
 void check_nothing_left(const scene& s, const answer& got, uid_t user) {
   CHECK(wait_until([&] { return s.empty(); }));
-  const std::string place =
-      user == 0 ? "/run/instance_guard" : "/tmp/instance_guard-" + std::to_string(user);
+  const std::string place = user == 0 ? "/run/instance_guard" : "/tmp/instance_guard-" + std::to_string(user);
   std::error_code ec;
   for (const auto& each : std::filesystem::directory_iterator(place, ec)) {
     const std::string name = each.path().filename().string();
@@ -105,8 +103,7 @@ void check_nothing_left(const scene& s, const answer& got, uid_t user) {
 TEST_CASE("every promise is tried, and what works here is found to work") {
   const scene s({INSTANCE_GUARD_TOOL});
   const answer got = ask(s);
-  for (const char* each :
-       {"lock", "socket", "ageing", "release", "adopt", "kill -9", "both", "reaper", "/proc"}) {
+  for (const char* each : {"lock", "socket", "ageing", "release", "adopt", "kill -9", "both", "reaper", "/proc"}) {
     CAPTURE(each);
     CHECK(got.result(each) == "ok");
   }
@@ -188,24 +185,27 @@ TEST_CASE("a process 1 that does not reap is found, and told") {
   for (const bool reaps : {true, false}) {
     CAPTURE(reaps);
     const scene s({INSTANCE_GUARD_TOOL});
-    const int code = in_own_pid_namespace([&] {
-      program tool = s.start({s.path_of(INSTANCE_GUARD_TOOL), "doctor", "--json"});
-      const std::string text = tool.read_all(std::chrono::seconds(120));
-      tool.wait();
-      answer got;
-      got.value = json::parse(text, nullptr, false);
-      if (!got.value.is_object()) return 1;
-      const std::string why = got.text("init");
-      std::fprintf(stderr, "%s: %s\n", got.result("init").c_str(), why.c_str());
-      if (got.result("init") != (reaps ? "ok" : "no")) return 2;
-      if (!why.starts_with("pid 1 (")) return 3;
-      const bool told = why.find(") does not reap: the warden of a killed owner stays a zombie") != std::string::npos;
-      if (told == reaps) return 4;
-      // All else holds there as well. (Who is root of a user namespace alone has no directory for locks.)
-      for (const char* each : {"adopt", "lock", "kill -9", "both"})
-        if ((is_real_root || each == "adopt"s) && got.result(each) != "ok") return 5;
-      return 0;
-    }, reaps);
+    const int code = in_own_pid_namespace(
+        [&] {
+          program tool = s.start({s.path_of(INSTANCE_GUARD_TOOL), "doctor", "--json"});
+          const std::string text = tool.read_all(std::chrono::seconds(120));
+          tool.wait();
+          answer got;
+          got.value = json::parse(text, nullptr, false);
+          if (!got.value.is_object()) return 1;
+          const std::string why = got.text("init");
+          std::fprintf(stderr, "%s: %s\n", got.result("init").c_str(), why.c_str());
+          if (got.result("init") != (reaps ? "ok" : "no")) return 2;
+          if (!why.starts_with("pid 1 (")) return 3;
+          const bool told =
+              why.find(") does not reap: the warden of a killed owner stays a zombie") != std::string::npos;
+          if (told == reaps) return 4;
+          // All else holds there as well. (Who is root of a user namespace alone has no directory for locks.)
+          for (const char* each : {"adopt", "lock", "kill -9", "both"})
+            if ((is_real_root || each == "adopt"s) && got.result(each) != "ok") return 5;
+          return 0;
+        },
+        reaps);
     if (code == no_namespace) MESSAGE("skipped: no pid namespace here");
     else CHECK(code == 0);
   }
@@ -257,17 +257,14 @@ TEST_CASE("what the system refuses is not kept, and told") {
     CHECK(got.code == 1);
   }
   SUBCASE("adoption") {
-    const answer got =
-        ask(s, [] { return deny_system_call_with(SYS_prctl, PR_SET_CHILD_SUBREAPER, EINVAL); });
+    const answer got = ask(s, [] { return deny_system_call_with(SYS_prctl, PR_SET_CHILD_SUBREAPER, EINVAL); });
     CHECK(got.result("reaper") == "no");
     CHECK(got.result("adopt") == "no");
     CHECK(got.result("kill -9") == "no");
     CHECK(got.code == 1);
   }
   SUBCASE("pidfds: the promise is kept otherwise, and that is said") {
-    const answer got = ask(s, [] {
-      return deny_system_calls({SYS_pidfd_open, SYS_pidfd_send_signal}, ENOSYS);
-    });
+    const answer got = ask(s, [] { return deny_system_calls({SYS_pidfd_open, SYS_pidfd_send_signal}, ENOSYS); });
     CHECK(got.result("pidfd") == "part");
     CHECK(got.result("lock") == "ok");
   }

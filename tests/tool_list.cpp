@@ -99,13 +99,11 @@ TEST_CASE("a process with several names is told once, and replaced code is marke
 TEST_CASE("a killed holder's name is cleaning up, with the number of children and since when") {
   const scene s({INSTANCE_GUARD_TEST_OWNER});
   const std::string name = unique_name("l-cleaning");
-  owner o(s, {.arguments = {"grace=60000", "guard=" + name, "child=ignore sleep", "pause"},
-              .ready = 1});
+  owner o(s, {.arguments = {"grace=60000", "guard=" + name, "child=ignore sleep", "pause"}, .ready = 1});
   REQUIRE(o.complete());
   // The file's date is not that of the death by chance: it is old before.
   const std::filesystem::path file = instance_guard::query_lock(name).path;
-  std::filesystem::last_write_time(
-      file, std::filesystem::file_time_type::clock::now() - std::chrono::hours(100));
+  std::filesystem::last_write_time(file, std::filesystem::file_time_type::clock::now() - std::chrono::hours(100));
   o.process().signal(SIGKILL);
   REQUIRE(o.process().wait());
   CHECK(wait_until([&] {
@@ -117,9 +115,7 @@ TEST_CASE("a killed holder's name is cleaning up, with the number of children an
   CHECK(line.find("cleaning up  -") != std::string::npos);
   CHECK(line.find("1 child left") != std::string::npos);
   s.end();
-  CHECK(wait_until([&] {
-    return instance_guard::query_lock(name).state == instance_guard::lock_state::abandoned;
-  }));
+  CHECK(wait_until([&] { return instance_guard::query_lock(name).state == instance_guard::lock_state::abandoned; }));
   const std::string after = line_of(run_tool(s, {"list"}).out, name);
   CAPTURE(after);
   CHECK(after.find("pid " + std::to_string(o.process().pid()) + " died") != std::string::npos);

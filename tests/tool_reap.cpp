@@ -54,14 +54,13 @@ TEST_CASE("what a killed session left is ended: detached, stubborn, stopped, wit
   const std::string id = session_id("left");
   canary stranger;
   std::vector<program> left;
-  for (const std::vector<std::string>& words :
-       std::vector<std::vector<std::string>>{{"sleep"},
-                                             {"daemon", "sleep"},
-                                             {"setsid", "ignore", "sleep"},
-                                             {"daemon", "stopped"},
-                                             {"block", "sleep"},
-                                             {"headless", "sleep"},
-                                             {"subreaper", "daemon", "sleep"}})
+  for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{{"sleep"},
+                                                                                     {"daemon", "sleep"},
+                                                                                     {"setsid", "ignore", "sleep"},
+                                                                                     {"daemon", "stopped"},
+                                                                                     {"block", "sleep"},
+                                                                                     {"headless", "sleep"},
+                                                                                     {"subreaper", "daemon", "sleep"}})
     left.push_back(start(s, words, marked(id)));
   const tool_result got = reap(s, id);
   CAPTURE(got.out);
@@ -115,8 +114,8 @@ TEST_CASE("decoy: another session, and ids that only begin or end alike") {
   const scene s;
   const std::string id = session_id("decoy");
   std::vector<program> decoys;
-  for (const std::string& other : {id + "0", id.substr(0, id.size() - 1), "x" + id,
-                                   std::string("other"), id + " ", std::string()})
+  for (const std::string& other :
+       {id + "0", id.substr(0, id.size() - 1), "x" + id, std::string("other"), id + " ", std::string()})
     decoys.push_back(start(s, {"sleep"}, marked(other)));
   decoys.push_back(start(s, {"sleep"}, {"XINSTANCE_GUARD_SESSION=" + id}));
   decoys.push_back(start(s, {"sleep"}, {"OTHER=INSTANCE_GUARD_SESSION=" + id}));
@@ -176,15 +175,14 @@ TEST_CASE("decoy: INSTANCE_GUARD_KEEP=1, and two different marks in one environm
   program kept = start(s, {"sleep"}, {"INSTANCE_GUARD_SESSION=" + id, "INSTANCE_GUARD_KEEP=1"});
   // putenv() replaces; only execve() itself can hand over the same name twice.
   const std::string one = "INSTANCE_GUARD_SESSION=" + id;
-  program twice = s.start(s.words({"sleep"}), {.before_exec = [&] {
-                            const std::string helper = s.helper(), mark = s.mark();
-                            const char* words[] = {helper.c_str(), "sleep", nullptr};
-                            const char* environment[] = {
-                                one.c_str(), "INSTANCE_GUARD_SESSION=other", mark.c_str(), nullptr};
-                            ::execve(helper.c_str(), const_cast<char**>(words),
-                                     const_cast<char**>(environment));
-                            return false;
-                          }});
+  program twice =
+      s.start(s.words({"sleep"}), {.before_exec = [&] {
+                const std::string helper = s.helper(), mark = s.mark();
+                const char* words[] = {helper.c_str(), "sleep", nullptr};
+                const char* environment[] = {one.c_str(), "INSTANCE_GUARD_SESSION=other", mark.c_str(), nullptr};
+                ::execve(helper.c_str(), const_cast<char**>(words), const_cast<char**>(environment));
+                return false;
+              }});
   REQUIRE(twice.read_until("ready"));
   const tool_result got = reap(s, id);
   CAPTURE(got.out);
@@ -232,9 +230,8 @@ TEST_CASE("decoy: another user's process") {
     CHECK(roots.ended());
   }
   SUBCASE("when a user reaps, root's") {
-    program tool =
-        s.start({s.path_of(INSTANCE_GUARD_TOOL), "reap", "--session", id, "--grace", "300ms"},
-                {.before_exec = [] { return become(nobody); }});
+    program tool = s.start({s.path_of(INSTANCE_GUARD_TOOL), "reap", "--session", id, "--grace", "300ms"},
+                           {.before_exec = [] { return become(nobody); }});
     CHECK(tool.wait().value_or(no_status).code() == 0);
     CHECK(theirs.ended());
     CHECK(!roots.ended());
@@ -248,8 +245,7 @@ TEST_CASE("decoy: a process with another saved user") {
   }
   const scene s;
   const std::string id = session_id("saved");
-  program mixed = start(s, {"sleep"}, marked(id),
-                        {.before_exec = [] { return ::setresuid(nobody, 0, 0) == 0; }});
+  program mixed = start(s, {"sleep"}, marked(id), {.before_exec = [] { return ::setresuid(nobody, 0, 0) == 0; }});
   const tool_result got = reap(s, id);
   CAPTURE(got.out);
   CHECK(got.says("not (only) this user's"));

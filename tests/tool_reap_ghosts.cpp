@@ -68,9 +68,16 @@ void alone(const std::function<int(const scene&)>& part) {
 
 TEST_CASE("what is no pid is refused, and one way at a time") {
   const scene s;
-  for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
-           {"0"}, {"-1"}, {"1x"}, {"007"}, {"99999999999"}, {""}, {}, {"7", "--orphans"},
-           {"7", "--session", "x"}, {"--orphans", "--session", "x"}}) {
+  for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{{"0"},
+                                                                                     {"-1"},
+                                                                                     {"1x"},
+                                                                                     {"007"},
+                                                                                     {"99999999999"},
+                                                                                     {""},
+                                                                                     {},
+                                                                                     {"7", "--orphans"},
+                                                                                     {"7", "--session", "x"},
+                                                                                     {"--orphans", "--session", "x"}}) {
     const tool_result got = reap(s, words);
     CHECK(got.code == 125);
   }
@@ -103,7 +110,8 @@ TEST_CASE("the whole tree of an orphan ends: children, stopped ones, those that 
     if (!expect(dry.says("why") && dry.says("orphan: "), "and why", dry)) return 5;
     if (!expect(fits(dry.out), "80 columns", dry)) return 2;
     const tool_result got = reap(s, at_once({"--orphans"}));
-    return expect(got.code == 0 && s.empty() && got.says("ended " + std::to_string(before)), "none is left", got) ? 0 : 3;
+    return expect(got.code == 0 && s.empty() && got.says("ended " + std::to_string(before)), "none is left", got) ? 0
+                                                                                                                  : 3;
   });
 }
 

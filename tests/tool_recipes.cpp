@@ -139,14 +139,14 @@ TEST_CASE("a shell script: trap with kill -- -$$ leaves children, the recipe lea
     script.wait();
     for (const auto& each : s.processes())
       if (each.executable != s.helper()) ::kill(each.pid, SIGTERM);  // the inner script
-    CHECK(helpers(s) >= 3);  // its trap waits for them now, for ever
+    CHECK(helpers(s) >= 3);                                          // its trap waits for them now, for ever
     s.end();
   }
   SUBCASE("the recipe, however it ends") {
     for (const int number : {0, SIGTERM, SIGKILL}) {
       const scene s;
-      program script = s.start({recipes + "/test_runner.sh", "bash", "-c", three(s) + " read line"},
-                               {.environment = with_tool()});
+      program script =
+          s.start({recipes + "/test_runner.sh", "bash", "-c", three(s) + " read line"}, {.environment = with_tool()});
       REQUIRE(ready(s, 3));
       if (number == 0) script.in().reset();
       else script.signal(number);
@@ -164,7 +164,9 @@ TEST_CASE("a python bot: a check-then-write pid file believes any number, the na
   std::ofstream(file) << innocent.pid();  // the bot was killed, its number is somebody else's by now
   const std::string bot = s / "bot.py";
   std::ofstream(bot) << "import os, sys\n"
-                        "LOCKFILE = '" << file << "'\n"
+                        "LOCKFILE = '"
+                     << file
+                     << "'\n"
                         "if os.path.exists(LOCKFILE):\n"
                         "    try:\n"
                         "        os.kill(int(open(LOCKFILE).read()), 0)\n"
@@ -195,8 +197,9 @@ TEST_CASE("a python bot: a check-then-write pid file believes any number, the na
 TEST_CASE("an agent's session: kill -- -$AGENT_SESSION_PID misses who has left, the hook does not") {
   SUBCASE("the pattern") {
     const scene s;
-    program session = s.start({"setsid", "-w", "bash", "-c", "export AGENT_SESSION_PID=$$; " + three(s) +
-                               "echo started; read line; kill -- -$AGENT_SESSION_PID"});
+    program session =
+        s.start({"setsid", "-w", "bash", "-c",
+                 "export AGENT_SESSION_PID=$$; " + three(s) + "echo started; read line; kill -- -$AGENT_SESSION_PID"});
     REQUIRE(session.read_until("started"));
     REQUIRE(ready(s, 3));
     session.in().reset();
@@ -274,7 +277,8 @@ TEST_CASE("alias claude, from the page: everything ends with the session, but th
     const std::string path = with_programs(s);
     put_script(s, "npm", "[ \"$*\" = 'run dev' ] && exec " + s.helper() + " daemon sleep >>" + (s / "out"));
     put_script(s, "claude", server + "\n" + three(s) + "echo started with $*; read line");
-    program shell = s.start({"bash", "-c", "shopt -s expand_aliases\n" + alias + "\nclaude --resume\n:"}, {.environment = {path}});
+    program shell =
+        s.start({"bash", "-c", "shopt -s expand_aliases\n" + alias + "\nclaude --resume\n:"}, {.environment = {path}});
     CHECK(shell.read_until("started") == "started with --resume");
     REQUIRE(ready(s, 4));
     const std::vector<pid_t> tools = children_of(shell.pid());
@@ -292,17 +296,20 @@ TEST_CASE("a python bot that must exist once, by the line of the page") {
   const scene s;
   const std::string name = unique_name("bot"), wallet = unique_name("wallet");
   std::string line = page_line("instance-guard run --name shiva --name wallet-0x39a1 ");
-  for (const auto& [what, instead] : {std::pair{"--name shiva"s, "--name " + name}, std::pair{"--name wallet-0x39a1"s, "--name " + wallet}})
+  for (const auto& [what, instead] :
+       {std::pair{"--name shiva"s, "--name " + name}, std::pair{"--name wallet-0x39a1"s, "--name " + wallet}})
     line.replace(line.find(what), what.size(), instead);
   const std::string path = with_programs(s), source = s / "source";
   std::filesystem::create_directories(source + "/shiva");
   std::ofstream(source + "/shiva/__main__.py") << "import sys\nprint('trading', flush=True)\nsys.stdin.read()\n";
   const std::string git = "git -c user.name=a -c user.email=a@example.org ";
   const auto in_source = [&](const std::string& words, bool merge_err = false) {
-    return s.start({"bash", "-c", "cd \"$0\" || exit 1\n" + words, source},
-                   {.environment = {path, "GIT_CONFIG_GLOBAL=/dev/null", "PYTHONDONTWRITEBYTECODE=1"}, .merge_err = merge_err});
+    return s.start(
+        {"bash", "-c", "cd \"$0\" || exit 1\n" + words, source},
+        {.environment = {path, "GIT_CONFIG_GLOBAL=/dev/null", "PYTHONDONTWRITEBYTECODE=1"}, .merge_err = merge_err});
   };
-  program commit = in_source("{ git init -q && " + git + "commit -q --allow-empty -m one; } >&2 && git rev-parse --short HEAD");
+  program commit =
+      in_source("{ git init -q && " + git + "commit -q --allow-empty -m one; } >&2 && git rev-parse --short HEAD");
   const std::string head = commit.read_line().value_or("");
   REQUIRE(commit.wait()->success());
   program bot = in_source(line);
@@ -370,7 +377,9 @@ TEST_CASE("pytest with xdist and a time limit leaves no worker") {
   const scene s;
   std::ofstream(s / "test_slow.py") << "import subprocess, time\n"
                                        "def test_a():\n"
-                                       "    subprocess.Popen(['" << s.helper() << "', 'setsid', 'ignore', 'sleep'])\n"
+                                       "    subprocess.Popen(['"
+                                    << s.helper()
+                                    << "', 'setsid', 'ignore', 'sleep'])\n"
                                        "    time.sleep(600)\n"
                                        "def test_b():\n    time.sleep(600)\n";
   program tests = s.start(run_words({"--timeout", "4s", "--grace", "300ms"},
@@ -383,7 +392,8 @@ TEST_CASE("pytest with xdist and a time limit leaves no worker") {
 TEST_CASE("one name for a service manager and a terminal: the unit's command") {
   const scene s;
   const std::string name = unique_name("unit");
-  const std::string command = "trap 'echo stopping; exit 0' TERM; " + three(s) + "echo started; while :; do sleep 0.1; done";
+  const std::string command =
+      "trap 'echo stopping; exit 0' TERM; " + three(s) + "echo started; while :; do sleep 0.1; done";
   program service = s.start(unit_words(name, {"bash", "-c", command}));
   REQUIRE(service.read_until("started"));
   const tool_result by_hand = run_tool(s, {"run", "--name", name, "--", "true"}, {.merge_err = true});
@@ -402,8 +412,8 @@ TEST_CASE("one name for a service manager and a terminal: the unit's command") {
     const std::string path = s / "notify";
     std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
     REQUIRE(::bind(socket, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
-    program waiting = s.start(run_words({"--name", name, "--wait", "forever"}, {"true"}),
-                              {.environment = {"NOTIFY_SOCKET=" + path}});
+    program waiting =
+        s.start(run_words({"--name", name, "--wait", "forever"}, {"true"}), {.environment = {"NOTIFY_SOCKET=" + path}});
     std::string told;
     CHECK(wait_until([&] {
       char text[512];
@@ -422,12 +432,13 @@ TEST_CASE("one name for a service manager and a terminal: the unit's command") {
 TEST_CASE("the launchd job is one that launchd can read, and starts the tool with the same name") {
   if (!has("python3")) return;
   const scene s;
-  program reader = s.start({"python3", "-c",
-                            "import plistlib, sys\n"
-                            "job = plistlib.load(open(sys.argv[1], 'rb'))\n"
-                            "print(' '.join(job['ProgramArguments']))\n"
-                            "print(job['KeepAlive'], job['ThrottleInterval'], job['ExitTimeOut'] > 20, 'StandardErrorPath' in job)",
-                            recipes + "/com.knox.shiva.plist"});
+  program reader =
+      s.start({"python3", "-c",
+               "import plistlib, sys\n"
+               "job = plistlib.load(open(sys.argv[1], 'rb'))\n"
+               "print(' '.join(job['ProgramArguments']))\n"
+               "print(job['KeepAlive'], job['ThrottleInterval'], job['ExitTimeOut'] > 20, 'StandardErrorPath' in job)",
+               recipes + "/com.knox.shiva.plist"});
   const auto line = reader.read_line();
   REQUIRE(line);
   CHECK(line->find("instance-guard run --name shiva --grace 20s -- ") != std::string::npos);
@@ -471,19 +482,23 @@ TEST_CASE("as process 1 of a container, its entrypoint: reaps everything, passes
     MESSAGE("skipped: no pid namespace here");
     return;
   }
-  CHECK(contents(recipes + "/Dockerfile").find("ENTRYPOINT [\"instance-guard\", \"run\", \"--name\", \"shiva\", \"--grace\", \"8s\", \"--\"]") !=
+  CHECK(contents(recipes + "/Dockerfile")
+            .find("ENTRYPOINT [\"instance-guard\", \"run\", \"--name\", \"shiva\", \"--grace\", \"8s\", \"--\"]") !=
         std::string::npos);
-  const std::string script =
-      "trap 'echo stopping; exit 7' TERM; for i in 1 2 3 4 5; do " + s.helper() + " daemon exit=0 >&2; done; "
-      "for i in $(seq 100); do left=$(grep -ls '^State:.Z' /proc/[0-9]*/status | wc -l); [ $left = 0 ] && break; sleep 0.1; done; "
-      "echo zombies $left; while :; do sleep 0.1; done";
-  std::vector<std::string> words = run_words({"--name", unique_name("container"), "--grace", "8s"}, {"bash", "-c", script});
+  const std::string script = "trap 'echo stopping; exit 7' TERM; for i in 1 2 3 4 5; do " + s.helper() +
+                             " daemon exit=0 >&2; done; "
+                             "for i in $(seq 100); do left=$(grep -ls '^State:.Z' /proc/[0-9]*/status | wc -l); [ "
+                             "$left = 0 ] && break; sleep 0.1; done; "
+                             "echo zombies $left; while :; do sleep 0.1; done";
+  std::vector<std::string> words =
+      run_words({"--name", unique_name("container"), "--grace", "8s"}, {"bash", "-c", script});
   words.insert(words.begin(), {"unshare", "--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL"});
   program container = s.start(words);
   CHECK(container.read_until("zombies") == "zombies 0");
   // The tool is the child of unshare; in there it is process 1.
   pid_t init = 0;
-  std::ifstream children("/proc/" + std::to_string(container.pid()) + "/task/" + std::to_string(container.pid()) + "/children");
+  std::ifstream children("/proc/" + std::to_string(container.pid()) + "/task/" + std::to_string(container.pid()) +
+                         "/children");
   children >> init;
   REQUIRE(init > 0);
   ::kill(init, SIGTERM);

@@ -105,8 +105,8 @@ TEST_CASE("stdin, pipes and stderr reach the command untouched") {
 
 TEST_CASE("what the command leaves behind ends with it") {
   const scene s;
-  for (const char* tree : {"sleep", "setsid ignore sleep", "daemon ignore sleep", "ignore stopped",
-                           "fan=5 setsid sleep"}) {
+  for (const char* tree :
+       {"sleep", "setsid ignore sleep", "daemon ignore sleep", "ignore stopped", "fan=5 setsid sleep"}) {
     CAPTURE(tree);
     const std::vector<std::string> command = {"sh", "-c", s.helper() + " " + tree + " & read go"};
     auto tool = s.start(run_words({"--grace", "50ms"}, command));
@@ -120,8 +120,8 @@ TEST_CASE("what the command leaves behind ends with it") {
 TEST_CASE("kill -9 of the tool ends the whole tree") {
   const canary stranger;
   const scene s;
-  for (const char* tree : {"sleep", "fork setsid ignore sleep", "fork daemon ignore sleep", "stopped",
-                           "fan=5 setsid ignore sleep"}) {
+  for (const char* tree :
+       {"sleep", "fork setsid ignore sleep", "fork daemon ignore sleep", "stopped", "fan=5 setsid ignore sleep"}) {
     CAPTURE(tree);
     auto tool = s.start(run_words({"--grace", "50ms"}, s.words(split(tree))));
     REQUIRE(tool.read_until("ready"));

@@ -24,7 +24,8 @@ namespace {
 
 std::chrono::system_clock::time_point file_time(const std::filesystem::path& path) {
   struct stat facts = {};
-  return std::chrono::system_clock::time_point(std::chrono::seconds(::stat(path.c_str(), &facts) == 0 ? facts.st_mtime : 0));
+  return std::chrono::system_clock::time_point(
+      std::chrono::seconds(::stat(path.c_str(), &facts) == 0 ? facts.st_mtime : 0));
 }
 
 int code_of(program& tool) { return tool.wait().value_or(no_status).code(); }
@@ -140,13 +141,15 @@ TEST_CASE("Ctrl-C gives up a run that waits, which holds nothing then; the holde
   first.wait();
 }
 
-TEST_CASE("after the one Ctrl-C that ended the command of a run that had waited, a second does not wait for the grace") {
+TEST_CASE(
+    "after the one Ctrl-C that ended the command of a run that had waited, a second does not wait for the grace") {
   const scene s;
   const std::string name = unique_name("run");
   auto first = s.start(run_words({"--name", name}, s.words({"sleep"})));
   REQUIRE(first.read_until("ready"));
   terminal front = terminal::with_shell({s.mark(), "PATH=/usr/bin:/bin", "H=" + s.helper()});
-  front.type(INSTANCE_GUARD_TOOL " run --name " + name + " --wait 1m --grace 10m -- sh -c '$H setsid ignore sleep & wait'\n");
+  front.type(INSTANCE_GUARD_TOOL " run --name " + name +
+             " --wait 1m --grace 10m -- sh -c '$H setsid ignore sleep & wait'\n");
   REQUIRE(front.see("so far"));
   first.signal(SIGTERM);
   first.wait();
@@ -219,7 +222,8 @@ TEST_CASE("a start after a run that was killed says so in one line, or not at al
     const std::string said = next.read_all();
     CHECK(code_of(next) == 0);
     if (quiet) CHECK(said.empty());
-    else CHECK(said.starts_with(name + ": started; the previous run (pid " + std::to_string(killed.pid()) + ", started "));
+    else
+      CHECK(said.starts_with(name + ": started; the previous run (pid " + std::to_string(killed.pid()) + ", started "));
     if (!quiet) CHECK(said.ends_with(" ago) did not end cleanly\n"));
     CHECK(lines_of(said).size() == (quiet ? 0 : 1));
   }
@@ -231,8 +235,8 @@ TEST_CASE("a run that is ended while it waits holds nothing, and leaves nothing 
   auto first = s.start(run_words({"--name", b}, s.words({"sleep"})));
   REQUIRE(first.read_until("ready"));
   for (const int number : {SIGTERM, SIGINT}) {
-    auto second = s.start(run_words({"--name", a, "--name", b, "--wait", "forever"}, {"echo", "started"}),
-                          {.merge_err = true});
+    auto second =
+        s.start(run_words({"--name", a, "--name", b, "--wait", "forever"}, {"echo", "started"}), {.merge_err = true});
     REQUIRE(second.read_until(b + ": waiting"));
     CHECK(wait_until([&] { return query_lock(a).state == lock_state::held; }));
     second.signal(number);

@@ -104,7 +104,8 @@ struct service {
   /// Logs what it gets and does not end; what it starts is told by the shell's name.
   inline static const std::string one =
       "for s in TERM CONT HUP; do trap \"echo $0 got $s\" $s; done; echo $0 ready; while :; do sleep 0.02; done";
-  inline static const std::string two = "export one='" + one + "'; setsid bash -c \"$one\" inner & exec bash -c \"$one\" outer";
+  inline static const std::string two =
+      "export one='" + one + "'; setsid bash -c \"$one\" inner & exec bash -c \"$one\" outer";
 
   static std::vector<std::string> with_session(std::vector<std::string> words) {
     words.insert(words.begin(), "setsid");

@@ -20,8 +20,7 @@ using json = nlohmann::json;
 namespace {
 
 /// A holder of locks that does as it is told.
-program hold(const scene& s, const std::string& name, std::vector<std::string> more = {},
-             start_options options = {}) {
+program hold(const scene& s, const std::string& name, std::vector<std::string> more = {}, start_options options = {}) {
   std::vector<std::string> words = {INSTANCE_GUARD_LOCK_HELPER, name};
   words.insert(words.end(), more.begin(), more.end());
   program holder = s.start(words, std::move(options));
@@ -95,8 +94,7 @@ TEST_CASE("a name that can't be looked up is unknown: exit code 4") {
 TEST_CASE("children are told with pid and command line") {
   const scene s({INSTANCE_GUARD_TEST_OWNER});
   const std::string name = unique_name("tool-children");
-  owner o(s, {.arguments = {"guard=" + name, "child=setsid sleep", "child=sleep", "pause"},
-              .ready = 2});
+  owner o(s, {.arguments = {"guard=" + name, "child=setsid sleep", "child=sleep", "pause"}, .ready = 2});
   REQUIRE(o.complete());
   const tool_result got = run_tool(s, {"status", name});
   CAPTURE(got.out);
@@ -105,8 +103,7 @@ TEST_CASE("children are told with pid and command line") {
   const json value = status_of(s, name);
   CHECK(value["children"].size() == 3);
   for (const json& each : value["children"])
-    CHECK(each["command"].get<std::string>().find("instance_guard_test_helper") !=
-          std::string::npos);
+    CHECK(each["command"].get<std::string>().find("instance_guard_test_helper") != std::string::npos);
   o.process().signal(SIGTERM);
   CHECK(o.process().wait());
 }
@@ -114,8 +111,7 @@ TEST_CASE("children are told with pid and command line") {
 TEST_CASE("a name whose holder was killed is cleaning up while a child lives: exit code 0") {
   const scene s({INSTANCE_GUARD_TEST_OWNER});
   const std::string name = unique_name("tool-cleaning");
-  owner o(s, {.arguments = {"grace=60000", "guard=" + name, "child=ignore sleep", "pause"},
-              .ready = 1});
+  owner o(s, {.arguments = {"grace=60000", "guard=" + name, "child=ignore sleep", "pause"}, .ready = 1});
   REQUIRE(o.complete());
   o.process().signal(SIGKILL);
   REQUIRE(o.process().wait());
@@ -206,8 +202,8 @@ TEST_CASE("the same name under another user is told") {
   }
   const scene s({INSTANCE_GUARD_LOCK_HELPER});
   const std::string name = unique_name("tool-others");
-  program theirs = s.start({s.path_of(INSTANCE_GUARD_LOCK_HELPER), name},
-                           {.before_exec = [] { return become(nobody); }});
+  program theirs =
+      s.start({s.path_of(INSTANCE_GUARD_LOCK_HELPER), name}, {.before_exec = [] { return become(nobody); }});
   REQUIRE(theirs.read_until("taken"));
   tool_result got = run_tool(s, {"status", name});
   CAPTURE(got.out);
@@ -260,8 +256,7 @@ TEST_CASE("whatever a holder calls itself, the terminal only draws, and the JSON
 TEST_CASE("no line is longer than 80 columns, and nothing is lost") {
   const scene s({INSTANCE_GUARD_LOCK_HELPER});
   const std::string name = unique_name("tool-long");
-  std::vector<std::string> words = {s.path_of(INSTANCE_GUARD_LOCK_HELPER), name,
-                                    "version=" + std::string(120, 'v')};
+  std::vector<std::string> words = {s.path_of(INSTANCE_GUARD_LOCK_HELPER), name, "version=" + std::string(120, 'v')};
   for (int i = 0; i < 20; ++i) words.push_back("--option-" + std::to_string(i));
   words.push_back(std::string(300, 'x'));
   program holder = s.start(words);

@@ -52,8 +52,7 @@ TEST_CASE("holder and children are ended, and told; then the name is free") {
   const scene s({INSTANCE_GUARD_TEST_OWNER});
   const std::string name = unique_name("tool-stop");
   canary stranger;
-  owner o(s, {.arguments = {"guard=" + name, "child=daemon sleep", "child=ignore sleep",
-                            "grace=200", "pause"},
+  owner o(s, {.arguments = {"guard=" + name, "child=daemon sleep", "child=ignore sleep", "grace=200", "pause"},
               .ready = 2});
   REQUIRE(o.complete());
   const tool_result got = run_tool(s, {"stop", name});
@@ -85,8 +84,7 @@ TEST_CASE("under run the command is ended with it") {
 TEST_CASE("a holder that ignores SIGTERM is killed after its grace, or the one that was given") {
   const scene s;
   const std::string name = unique_name("tool-stop");
-  program holder =
-      hold(s, name, {.before_exec = [] { return ::signal(SIGTERM, SIG_IGN) != SIG_ERR; }});
+  program holder = hold(s, name, {.before_exec = [] { return ::signal(SIGTERM, SIG_IGN) != SIG_ERR; }});
   const tool_result got = run_tool(s, {"stop", name, "--grace", "50ms"});
   CAPTURE(got.out);
   CHECK(got.code == 0);
@@ -100,8 +98,7 @@ TEST_CASE("a holder that ignores SIGTERM is killed after its grace, or the one t
 TEST_CASE("it waits for the children of a holder that is dead already") {
   const scene s({INSTANCE_GUARD_TEST_OWNER});
   const std::string name = unique_name("tool-stop");
-  owner o(s,
-          {.arguments = {"grace=400", "guard=" + name, "child=ignore sleep", "pause"}, .ready = 1});
+  owner o(s, {.arguments = {"grace=400", "guard=" + name, "child=ignore sleep", "pause"}, .ready = 1});
   REQUIRE(o.complete());
   o.process().signal(SIGKILL);
   REQUIRE(o.process().wait());
@@ -206,25 +203,21 @@ TEST_CASE("not even --force ends what is not proven to be the holder") {
     MESSAGE("skipped: this kernel does not tell who listens");
     return;
   }
-  const tool_result got =
-      run_tool(s, {"stop", "--force", name, "--grace", "100ms"}, {.merge_err = true});
+  const tool_result got = run_tool(s, {"stop", "--force", name, "--grace", "100ms"}, {.merge_err = true});
   CAPTURE(got.out);
   CHECK(bystander.alive());
   // Either refused, or the one who really had it is gone.
-  if (got.code == 0)
-    CHECK(holder.wait());
-  else
-    CHECK(got.code == 75);
+  if (got.code == 0) CHECK(holder.wait());
+  else CHECK(got.code == 75);
 }
 
 TEST_CASE("its own ancestors are not ended") {
   const scene s;
   const std::string name = unique_name("tool-stop");
-  program holder = s.start(
-      run_words({"--name", name}, {"sh", "-c",
-                                   std::string(INSTANCE_GUARD_TOOL) + " stop --force " + name +
-                                       "; echo code=$?; exec " + s.helper() + " sleep"}),
-      {.merge_err = true});
+  program holder = s.start(run_words({"--name", name}, {"sh", "-c",
+                                                        std::string(INSTANCE_GUARD_TOOL) + " stop --force " + name +
+                                                            "; echo code=$?; exec " + s.helper() + " sleep"}),
+                           {.merge_err = true});
   const auto line = holder.read_until("code=");
   CHECK(line == "code=75");
   CHECK(holder.read_until("ready"));
@@ -239,8 +232,8 @@ TEST_CASE("a holder of another user is left alone, and told") {
   }
   const scene s({INSTANCE_GUARD_LOCK_HELPER});
   const std::string name = unique_name("tool-stop");
-  program theirs = s.start({s.path_of(INSTANCE_GUARD_LOCK_HELPER), name},
-                           {.before_exec = [] { return become(nobody); }});
+  program theirs =
+      s.start({s.path_of(INSTANCE_GUARD_LOCK_HELPER), name}, {.before_exec = [] { return become(nobody); }});
   REQUIRE(theirs.read_until("taken"));
   const tool_result got = run_tool(s, {"stop", "--force", name});
   CAPTURE(got.out);
@@ -258,12 +251,11 @@ TEST_CASE("a user can't stop root's holder, and is told so") {
   const scene s({INSTANCE_GUARD_LOCK_HELPER, INSTANCE_GUARD_TOOL});
   const std::string name = unique_name("tool-stop"), place = s / "host";
   std::filesystem::create_directory(place);
-  program holder =
-      s.start({s.path_of(INSTANCE_GUARD_LOCK_HELPER), name, "host", "directory=" + place});
+  program holder = s.start({s.path_of(INSTANCE_GUARD_LOCK_HELPER), name, "host", "directory=" + place});
   REQUIRE(holder.read_until("taken"));
-  program tool = s.start({s.path_of(INSTANCE_GUARD_TOOL), "stop", "--force", "--scope", "host",
-                          "--directory", place, name},
-                         {.before_exec = [] { return become(nobody); }, .merge_err = true});
+  program tool =
+      s.start({s.path_of(INSTANCE_GUARD_TOOL), "stop", "--force", "--scope", "host", "--directory", place, name},
+              {.before_exec = [] { return become(nobody); }, .merge_err = true});
   const std::string said = tool.read_all();
   CAPTURE(said);
   const auto status = tool.wait();

@@ -48,8 +48,7 @@ said sh(const std::string& line) {
   FILE* pipe = ::popen(("exec 2>&1; " + line).c_str(), "r");
   if (pipe == nullptr) return result;
   char block[4096];
-  for (std::size_t size = 0; (size = std::fread(block, 1, sizeof block, pipe)) > 0;)
-    result.out.append(block, size);
+  for (std::size_t size = 0; (size = std::fread(block, 1, sizeof block, pipe)) > 0;) result.out.append(block, size);
   const int status = ::pclose(pipe);
   if (WIFEXITED(status)) result.code = WEXITSTATUS(status);
   return result;
@@ -57,14 +56,11 @@ said sh(const std::string& line) {
 
 said ask(const std::string& line) { return sh(tool + " " + line); }
 said systemctl(const std::string& line) { return sh("systemctl --user --no-pager " + line); }
-pid_t main_pid() {
-  return static_cast<pid_t>(std::atoi(systemctl("show -P MainPID shiva.service").out.c_str()));
-}
+pid_t main_pid() { return static_cast<pid_t>(std::atoi(systemctl("show -P MainPID shiva.service").out.c_str())); }
 
 /// A check that also works in a forked part.
 bool expect(bool holds, const std::string& what, const said& got = {}) {
-  if (!holds)
-    std::fprintf(stderr, "not so: %s\nexit %d\n%s\n", what.c_str(), got.code, got.out.c_str());
+  if (!holds) std::fprintf(stderr, "not so: %s\nexit %d\n%s\n", what.c_str(), got.code, got.out.c_str());
   return holds;
 }
 
@@ -105,8 +101,7 @@ fs::path group_root() {
 /// Goes into the group, which looks like all there is from now on: a manager moves whatever it
 /// finds.
 bool enter(const fs::path& group) {
-  return std::ofstream(group / "cgroup.procs") << 0 << std::flush &&
-         ::unshare(CLONE_NEWCGROUP) == 0 &&
+  return std::ofstream(group / "cgroup.procs") << 0 << std::flush && ::unshare(CLONE_NEWCGROUP) == 0 &&
          ::mount("none", "/sys/fs/cgroup", "cgroup2", 0, nullptr) == 0 &&
          contents("/proc/self/cgroup").find("0::/\n") != std::string::npos;
 }
@@ -128,8 +123,7 @@ bool start_manager(const scene& s, const fs::path& group) {
     ::dup2(log, 1);
     ::dup2(log, 2);
     const std::string program = manager_program();
-    ::execl(program.c_str(), program.c_str(), "--user", "--log-target=console",
-            "--unit=basic.target", nullptr);
+    ::execl(program.c_str(), program.c_str(), "--user", "--log-target=console", "--unit=basic.target", nullptr);
     ::_exit(127);
   }
   return wait_until([] { return systemctl("show -P Version").code == 0; });
@@ -164,10 +158,8 @@ void under_systemd(const scene& s, const std::function<int()>& part) {
     return ::rmdir(group.c_str()) == 0 || errno == ENOENT;
   };
   CHECK(wait_until(gone));
-  if (code == no_namespace)
-    MESSAGE("skipped: a manager can't be started here");
-  else
-    CHECK(code == 0);
+  if (code == no_namespace) MESSAGE("skipped: a manager can't be started here");
+  else CHECK(code == 0);
 }
 
 void put(const scene& s, const std::string& name, const std::string& text) {
@@ -182,8 +174,7 @@ TEST_CASE("a unit and a start by hand share one name") {
   const scene s;
   const std::string name = unique_name("unit");
   // The daemon's parent stays, so that the unit does.
-  put(s, "shiva.service",
-      unit(name, "", "/bin/sh -c '" + s.helper() + " daemon sleep; exec sleep 1000'"));
+  put(s, "shiva.service", unit(name, "", "/bin/sh -c '" + s.helper() + " daemon sleep; exec sleep 1000'"));
   under_systemd(s, [&] {
     const auto held_by = [&](pid_t pid) {
       return wait_until([&] {
@@ -198,29 +189,22 @@ TEST_CASE("a unit and a start by hand share one name") {
     said got = systemctl("start shiva.service");
     if (!expect(got.code == 0, "it starts", got)) return 1;
     const pid_t first = main_pid();
-    if (!expect(first > 0 && held_by(first), "the unit has the name", ask("status " + name)))
-      return 2;
+    if (!expect(first > 0 && held_by(first), "the unit has the name", ask("status " + name))) return 2;
     if (!expect(wait_until([&] { return daemons() == 1; }), "its daemon runs")) return 3;
     got = ask("status " + name);
     if (!expect(got.says("shiva.service"), "status names the unit", got)) return 4;
     got = ask("run --name " + name + " -- true");
-    if (!expect(got.code == 75 && got.says("shiva.service"),
-                "a start by hand is refused by the unit's name", got))
+    if (!expect(got.code == 75 && got.says("shiva.service"), "a start by hand is refused by the unit's name", got))
       return 5;
     got = ask("stop " + name);
-    if (!expect(got.code == 75 && got.says("systemctl"), "stop leaves it to the manager", got))
-      return 6;
+    if (!expect(got.code == 75 && got.says("systemctl"), "stop leaves it to the manager", got)) return 6;
 
     // Killed: nothing of it is left when the manager has started it again.
     ::kill(first, SIGKILL);
-    if (!expect(wait_until([&] {
-                  return main_pid() != first && main_pid() > 0 && ask("status " + name).code == 0;
-                }),
+    if (!expect(wait_until([&] { return main_pid() != first && main_pid() > 0 && ask("status " + name).code == 0; }),
                 "it is started again", systemctl("status shiva.service")))
       return 7;
-    if (!expect(wait_until([&] { return daemons() == 1; }), "with one daemon, not two",
-                sh("ps -ef")))
-      return 8;
+    if (!expect(wait_until([&] { return daemons() == 1; }), "with one daemon, not two", sh("ps -ef"))) return 8;
 
     got = systemctl("stop shiva.service");
     if (!expect(got.code == 0, "it stops", got)) return 9;
@@ -238,18 +222,15 @@ TEST_CASE("a unit that waits for a start by hand says so to its manager, and tak
   under_systemd(s, [&] {
     sh(tool + " run --name " + name + " -- sleep 1000 >/dev/null 2>&1 & echo $! > " + (s / "hand"));
     const pid_t hand = static_cast<pid_t>(std::atoi(contents(s / "hand").c_str()));
-    if (!expect(wait_until([&] { return ask("status " + name).code == 0; }), "held by hand"))
-      return 1;
+    if (!expect(wait_until([&] { return ask("status " + name).code == 0; }), "held by hand")) return 1;
     said got = systemctl("start shiva.service");
     if (!expect(got.code == 0, "the unit starts", got)) return 2;
     const auto status = [] { return systemctl("show -P StatusText shiva.service"); };
-    if (!expect(
-            wait_until([&] { return status().says("waiting for pid " + std::to_string(hand)); }),
-            "it waits", status()))
+    if (!expect(wait_until([&] { return status().says("waiting for pid " + std::to_string(hand)); }), "it waits",
+                status()))
       return 3;
     ::kill(hand, SIGTERM);
-    if (!expect(wait_until([&] { return status().says("running"); }), "it runs", status()))
-      return 4;
+    if (!expect(wait_until([&] { return status().says("running"); }), "it runs", status())) return 4;
     got = ask("status " + name);
     return expect(got.says("pid " + std::to_string(main_pid())), "it has the name", got) ? 0 : 5;
   });
@@ -268,12 +249,10 @@ TEST_CASE("the weekly audit runs as a service, and its timer knows when") {
   put(s, "ghost-audit.timer", contents(INSTANCE_GUARD_RECIPES "/ghost-audit.timer"));
   under_systemd(s, [&] {
     said got = systemctl("start ghost-audit.service");
-    if (!expect(got.code == 0, "the audit is no failure", systemctl("status ghost-audit.service")))
-      return 1;
+    if (!expect(got.code == 0, "the audit is no failure", systemctl("status ghost-audit.service"))) return 1;
     // Two services are declared and none runs: that is a warning.
     got = {0, contents(s / "instance_guard.prom")};
-    if (!expect(got.says("instance_guard_audit_exit_code 1\n"), "it tells what is missing", got))
-      return 2;
+    if (!expect(got.says("instance_guard_audit_exit_code 1\n"), "it tells what is missing", got)) return 2;
     got = systemctl("start ghost-audit.timer");
     if (!expect(got.code == 0, "the timer starts", got)) return 3;
     got = systemctl("show -P NextElapseUSecRealtime ghost-audit.timer");

@@ -90,9 +90,8 @@ TEST_CASE("Ctrl-Z gives the prompt back, fg and bg go on") {
     CHECK(t.front() == t.leader());
     t.type("fg\n");
     CHECK(wait_until([&] { return t.front() == job; }));
-    for (const found_process& each : s.processes()) CHECK(wait_until([&] {
-      return support::detail::state_of("/proc/" + std::to_string(each.pid)) != 'T';
-    }));
+    for (const found_process& each : s.processes())
+      CHECK(wait_until([&] { return support::detail::state_of("/proc/" + std::to_string(each.pid)) != 'T'; }));
   }
   t.press('Z');
   REQUIRE(t.see("Stopped"));
@@ -150,7 +149,10 @@ TEST_CASE("a start in the background neither takes the terminal nor stops") {
   CHECK(wait_until([&] { return s.processes().size() == 1; }));
   // One that reads waits for the foreground, as it would without the tool.
   t.type(run + "sh -c 'read x; echo got-$x' &\n");
-  REQUIRE(wait_until([&] { t.type("jobs\n"); return t.see("% ") && t.skipped().find("Stopped") != std::string::npos; }));
+  REQUIRE(wait_until([&] {
+    t.type("jobs\n");
+    return t.see("% ") && t.skipped().find("Stopped") != std::string::npos;
+  }));
   t.type("fg\n");
   REQUIRE(t.see("fg"));
   t.type("line\n");
@@ -165,7 +167,10 @@ TEST_CASE("under stty tostop a command that writes in the background stops and g
   for (const std::string& start : {""s, run}) {
     CAPTURE(start);
     t.type(start + "sh -c 'echo from behi''nd; exit 3' &\n");
-    REQUIRE(wait_until([&] { t.type("jobs\n"); return t.see("% ") && t.skipped().find("Stopped") != std::string::npos; }));
+    REQUIRE(wait_until([&] {
+      t.type("jobs\n");
+      return t.see("% ") && t.skipped().find("Stopped") != std::string::npos;
+    }));
     t.type("fg\n");
     REQUIRE(t.see("from behind"));
     REQUIRE(t.see("% "));
@@ -217,8 +222,9 @@ TEST_CASE("the terminal's settings are restored when the command could not do it
   for (const char* end : {"kill -9 \\$\\$", "exit 3"}) {
     CAPTURE(end);
     // No interactive shell around it, which would restore them as well.
-    terminal t({"sh", "-c", run + "sh -c \"stty raw -echo; echo rea''dy; read go; " + end + "\"; echo restored; read go"},
-               {s.mark()});
+    terminal t(
+        {"sh", "-c", run + "sh -c \"stty raw -echo; echo rea''dy; read go; " + end + "\"; echo restored; read go"},
+        {s.mark()});
     REQUIRE(t.see("ready"));
     CHECK_FALSE(t.has(ICANON));
     t.type("\n");
@@ -274,8 +280,11 @@ TEST_CASE("less and vim stop and go on") {
   const std::string text = "the text to be seen";
   std::ofstream(s / "text") << text << "\n";
   const char* const vim = ::access("/usr/bin/vim", X_OK) == 0 ? "vim" : "vim.tiny";
-  struct { const char* program; const char* options; const char* leave; } const cases[] = {
-      {"less", " ", "q"}, {vim, " -u NONE -N ", ":q!\r"}};
+  struct {
+    const char* program;
+    const char* options;
+    const char* leave;
+  } const cases[] = {{"less", " ", "q"}, {vim, " -u NONE -N ", ":q!\r"}};
   for (const auto& each : cases) {
     if (::access(("/usr/bin/"s + each.program).c_str(), X_OK) != 0) {
       MESSAGE("skipped: no " << each.program);
@@ -330,7 +339,8 @@ TEST_CASE("a stopped job ends with its shell") {
 
 TEST_CASE("where nobody could continue it, Ctrl-Z does not stop") {
   const scene s;
-  terminal t({INSTANCE_GUARD_TOOL, "run", "--", "sh", "-c", s.helper() + " ignore sleep & read x; echo got-$x"}, {s.mark()});
+  terminal t({INSTANCE_GUARD_TOOL, "run", "--", "sh", "-c", s.helper() + " ignore sleep & read x; echo got-$x"},
+             {s.mark()});
   REQUIRE(t.see("ready"));
   t.press('Z');
   t.type("line\n");

@@ -25,8 +25,7 @@ bool installed(const std::string& program) {
 }
 
 /// Writes what the tool says into a file of the scene.
-std::string saved(const scene& s, const std::vector<std::string>& arguments,
-                  const std::string& name) {
+std::string saved(const scene& s, const std::vector<std::string>& arguments, const std::string& name) {
   const tool_result got = run_tool(s, arguments);
   CHECK(got.code == 0);
   CHECK(got.out.size() > 500);
@@ -66,36 +65,35 @@ TEST_CASE("--help of each subcommand: its options, examples, within 80 columns")
 
 TEST_CASE("wrong arguments: one line that says which, exit 125") {
   const scene s;
-  const std::vector<std::vector<std::string>> wrong = {
-      {},
-      {"nonsense"},
-      {"--nonsense"},
-      {"status"},
-      {"status", "--nonsense", "x"},
-      {"status", "a/b"},
-      {"status", std::string(65, 'x')},
-      {"status", "x", "--scope", "world"},
-      {"status", "--", "x"},
-      {"list", "x"},
-      {"list", "--json=maybe"},
-      {"list", "--", "true"},
-      {"stop"},
-      {"stop", "a", "b"},
-      {"stop", "..", "--force"},
-      {"stop", "a", "--grace", "5"},
-      {"stop", "a", "--grace", "5x"},
-      {"stop", "a", "--grace", "1m1h"},
-      {"stop", "a", "--grace", "-5s"},
-      {"stop", "a", "--grace", ""},
-      {"reap"},
-      {"reap", "--session"},
-      {"reap", "--session", ""},
-      {"reap", "--session", "x", "--grace", "soon"},
-      {"reap", "0"},
-      {"reap", "--orphans", "4711", "--dry-run"},
-      {"doctor", "x"},
-      {"doctor", "--", "true"},
-      {"completion", "tcsh"}};
+  const std::vector<std::vector<std::string>> wrong = {{},
+                                                       {"nonsense"},
+                                                       {"--nonsense"},
+                                                       {"status"},
+                                                       {"status", "--nonsense", "x"},
+                                                       {"status", "a/b"},
+                                                       {"status", std::string(65, 'x')},
+                                                       {"status", "x", "--scope", "world"},
+                                                       {"status", "--", "x"},
+                                                       {"list", "x"},
+                                                       {"list", "--json=maybe"},
+                                                       {"list", "--", "true"},
+                                                       {"stop"},
+                                                       {"stop", "a", "b"},
+                                                       {"stop", "..", "--force"},
+                                                       {"stop", "a", "--grace", "5"},
+                                                       {"stop", "a", "--grace", "5x"},
+                                                       {"stop", "a", "--grace", "1m1h"},
+                                                       {"stop", "a", "--grace", "-5s"},
+                                                       {"stop", "a", "--grace", ""},
+                                                       {"reap"},
+                                                       {"reap", "--session"},
+                                                       {"reap", "--session", ""},
+                                                       {"reap", "--session", "x", "--grace", "soon"},
+                                                       {"reap", "0"},
+                                                       {"reap", "--orphans", "4711", "--dry-run"},
+                                                       {"doctor", "x"},
+                                                       {"doctor", "--", "true"},
+                                                       {"completion", "tcsh"}};
   for (const auto& arguments : wrong) {
     std::string shown;
     for (const std::string& each : arguments) shown += each + " ";
@@ -170,8 +168,7 @@ TEST_CASE("the manual page has each subcommand with its options, and troff takes
   const std::string text{std::istreambuf_iterator<char>(in), {}};
   for (const std::string& each : subcommands)
     CHECK(text.find(".SS instance\\-guard " + each + " ") != std::string::npos);
-  for (const char* each :
-       {"\\-\\-dry\\-run", "\\-\\-force", "\\-\\-json", "\\-\\-session", ".SH FILES"})
+  for (const char* each : {"\\-\\-dry\\-run", "\\-\\-force", "\\-\\-json", "\\-\\-session", ".SH FILES"})
     CHECK(text.find(each) != std::string::npos);
   CHECK(text.find("\\-\\-play") == std::string::npos);
   if (!installed("mandoc")) {
@@ -206,12 +203,11 @@ TEST_CASE("bash completes subcommands, options, values, and the names that are h
   program holder = s.start({INSTANCE_GUARD_LOCK_HELPER, name});
   REQUIRE(holder.read_until("taken"));
   const auto complete = [&](const std::string& line) {
-    program shell = s.start(
-        {"bash", "--norc", "-c",
-         "PATH=\"${1%/*}:$PATH\"; . \"$2\"; read -ra COMP_WORDS <<< \"$3\";"
-         " [[ $3 == *' ' ]] && COMP_WORDS+=('');"
-         " COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _instance_guard; echo \"${COMPREPLY[*]}\"",
-         "bash", INSTANCE_GUARD_TOOL, file, line});
+    program shell = s.start({"bash", "--norc", "-c",
+                             "PATH=\"${1%/*}:$PATH\"; . \"$2\"; read -ra COMP_WORDS <<< \"$3\";"
+                             " [[ $3 == *' ' ]] && COMP_WORDS+=('');"
+                             " COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _instance_guard; echo \"${COMPREPLY[*]}\"",
+                             "bash", INSTANCE_GUARD_TOOL, file, line});
     return " " + shell.read_line().value_or("nothing") + " ";
   };
   for (const std::string& each : subcommands)
@@ -219,8 +215,7 @@ TEST_CASE("bash completes subcommands, options, values, and the names that are h
   CHECK(complete("instance-guard sto") == " stop ");
   CHECK(complete("instance-guard stop --for") == " --force ");
   CHECK(complete("instance-guard status --scope h") == " host ");
-  CHECK(complete("instance-guard status " + name.substr(0, 14)).find(" " + name + " ") !=
-        std::string::npos);
+  CHECK(complete("instance-guard status " + name.substr(0, 14)).find(" " + name + " ") != std::string::npos);
   CHECK(complete("instance-guard run -- tru").find(" true ") != std::string::npos);
   holder.in().reset();
   CHECK(holder.wait());
@@ -238,10 +233,10 @@ TEST_CASE("fish completes subcommands, options, values, the names that are held,
   REQUIRE(holder.read_until("taken"));
   const auto complete = [&](const std::string& line) {
     // "WORD<tab>description", one a line
-    program shell = s.start({"fish", "--no-config", "-c",
-                             "set PATH (path dirname $argv[1]) $PATH; source $argv[2]; complete -C $argv[3]",
-                             INSTANCE_GUARD_TOOL, file, line},
-                            {.environment = {"HOME=" + (s / "."), "XDG_CONFIG_HOME=", "XDG_DATA_HOME="}});
+    program shell = s.start(
+        {"fish", "--no-config", "-c", "set PATH (path dirname $argv[1]) $PATH; source $argv[2]; complete -C $argv[3]",
+         INSTANCE_GUARD_TOOL, file, line},
+        {.environment = {"HOME=" + (s / "."), "XDG_CONFIG_HOME=", "XDG_DATA_HOME="}});
     shell.in().reset();
     std::string words = " ";
     for (const std::string& each : lines_of(shell.read_all())) words += each.substr(0, each.find('\t')) + " ";
@@ -272,10 +267,12 @@ TEST_CASE("zsh completes subcommands, options, values, the names that are held, 
   program holder = s.start({INSTANCE_GUARD_LOCK_HELPER, name});
   REQUIRE(holder.read_until("taken"));
   // Says what it was given, but for what the completion itself asks.
-  std::ofstream(s / "bin/instance-guard") << "#!/bin/sh\n[ \"$1\" = list ] && exec " INSTANCE_GUARD_TOOL " list\n"
+  std::ofstream(s / "bin/instance-guard") << "#!/bin/sh\n[ \"$1\" = list ] && exec " INSTANCE_GUARD_TOOL
+                                             " list\n"
                                              "echo \"given<$*>\"\n";
   fs::permissions(s / "bin/instance-guard", fs::perms::owner_all);
-  terminal t({"zsh", "-f", "-i"}, {s.mark(), "HOME=" + (s / "."), "PS1=zsh> ", "TERM=dumb", "PATH=" + (s / "bin") + ":/usr/bin:/bin"});
+  terminal t({"zsh", "-f", "-i"},
+             {s.mark(), "HOME=" + (s / "."), "PS1=zsh> ", "TERM=dumb", "PATH=" + (s / "bin") + ":/usr/bin:/bin"});
   REQUIRE(t.see("zsh> "));
   t.type("fpath=(" + (s / "functions") + " $fpath); autoload -Uz compinit; compinit -u -D; echo rea''dy\n");
   REQUIRE(t.see("ready"));

@@ -20,8 +20,7 @@ std::vector<std::string> children(bool as_nobody) {
   const bool ordinary = as_nobody || !is_root();
   std::vector<std::string> list = stubborn_children();
   std::erase_if(list, [&](const std::string& words) {
-    return words.find("cleared") != words.npos ||
-           (ordinary && words.find("undumpable") != words.npos);
+    return words.find("cleared") != words.npos || (ordinary && words.find("undumpable") != words.npos);
   });
   list.push_back("cleared sleep");  // with its death signal, which an exec keeps
   return list;
@@ -98,10 +97,8 @@ TEST_CASE("the warden stopped, then the owner killed: the next start is alone") 
 
 TEST_CASE("a living owner is told of a stopped and of a dead warden") {
   scene s({INSTANCE_GUARD_TEST_OWNER});
-  owner_options options{.arguments = {"guard=" + unique_name("verify"), "warden=", "child=sleep"},
-                        .ready = 1};
-  for (int i = 0; i < 4; ++i)
-    options.arguments.insert(options.arguments.end(), {"wait-line=", "verify="});
+  owner_options options{.arguments = {"guard=" + unique_name("verify"), "warden=", "child=sleep"}, .ready = 1};
+  for (int i = 0; i < 4; ++i) options.arguments.insert(options.arguments.end(), {"wait-line=", "verify="});
   owner o(s, options);
   REQUIRE(o.complete());
   program& p = o.process();
@@ -109,8 +106,7 @@ TEST_CASE("a living owner is told of a stopped and of a dead warden") {
   CHECK(p.read_until("verify=") == "verify=fine");
   const pid_t warden = o.warden();
   const auto in_state = [&](char letter) {
-    return wait_until(
-        [&] { return support::detail::state_of("/proc/" + std::to_string(warden)) == letter; });
+    return wait_until([&] { return support::detail::state_of("/proc/" + std::to_string(warden)) == letter; });
   };
   ::kill(warden, SIGSTOP);
   REQUIRE(in_state('T'));

@@ -59,8 +59,8 @@ TEST_CASE("the copy that daemon(3) leaves has no guard, is told so, and takes no
   REQUIRE(::mkdir((s / "locks").c_str(), 0700) == 0);
   const std::string name = unique_name("daemon");
   const std::string directory = "directory=" + s / "locks";
-  owner o(s, {.arguments = {directory, "grace=150", "reach=spawned", "guard=" + name, "child=sleep", "wait-line=",
-                            "daemon3=", "verify=", "try-child=sleep", "wait-line=", "end=return"},
+  owner o(s, {.arguments = {directory, "grace=150", "reach=spawned", "guard=" + name, "child=sleep",
+                            "wait-line=", "daemon3=", "verify=", "try-child=sleep", "wait-line=", "end=return"},
               .ready = 1});
   REQUIRE(o.complete());
   o.go_on();

@@ -41,8 +41,7 @@ TEST_CASE("a killed instance's child never writes after the next one has the nam
     CAPTURE(round);
     const std::string kind = round % 2 == 0 ? "setsid ignore" : "daemon";
     const std::string child = "child=" + kind + " witness=" + file;
-    owner o(
-        s, {.arguments = {"grace=20", "wait=20000", "guard=" + name, child, "pause="}, .ready = 1});
+    owner o(s, {.arguments = {"grace=20", "wait=20000", "guard=" + name, child, "pause="}, .ready = 1});
     REQUIRE(o.complete());
     const std::int64_t before = last_stamp(file);
     REQUIRE(before > 0);

@@ -103,11 +103,9 @@ class panes {
 };
 
 const std::vector<std::string> every_stray = {
-    "stray.system=sleep",       "stray.setsid=sleep",
-    "stray.popen=sleep",        "stray.spawn=sleep",
-    "stray.spawn=daemon sleep", "stray.spawn=setsid ignore sleep",
-    "stray.popen=daemon3 sleep",
-    "stray.spawn=stopped",      "stray.spawn=daemon undying renamed closed sleep"};
+    "stray.system=sleep",        "stray.setsid=sleep",       "stray.popen=sleep",
+    "stray.spawn=sleep",         "stray.spawn=daemon sleep", "stray.spawn=setsid ignore sleep",
+    "stray.popen=daemon3 sleep", "stray.spawn=stopped",      "stray.spawn=daemon undying renamed closed sleep"};
 
 }  // namespace
 
@@ -116,8 +114,7 @@ TEST_CASE("what the program started by itself ends with it") {
     CAPTURE(end);
     scene s({INSTANCE_GUARD_TEST_OWNER});
     const std::string name = unique_name("strays");
-    owner_options options{.arguments = {"grace=150", "reach=strays", "guard=" + name},
-                          .ready = every_stray.size() + 1};
+    owner_options options{.arguments = {"grace=150", "reach=strays", "guard=" + name}, .ready = every_stray.size() + 1};
     options.arguments.insert(options.arguments.end(), every_stray.begin(), every_stray.end());
     options.arguments.insert(options.arguments.end(), {"stray.fork=", "wait-line=", "end=" + end});
     owner o(s, options);
@@ -138,9 +135,8 @@ TEST_CASE("innocents survive: group neighbour, stranger, broker and what it star
       scene s({INSTANCE_GUARD_TEST_OWNER});
       const std::string name = unique_name("innocent");
       const pid_t group = bystanders.neighbour_pid;
-      owner o(s, {.arguments = {"grace=150", "reach=" + reach, "guard=" + name, "child=sleep",
-                                "child=daemon sleep", "broker=" + bystanders.fifo,
-                                "wait-line=", "end=" + end},
+      owner o(s, {.arguments = {"grace=150", "reach=" + reach, "guard=" + name, "child=sleep", "child=daemon sleep",
+                                "broker=" + bystanders.fifo, "wait-line=", "end=" + end},
                   .ready = 2,
                   .before_exec = [group] { return ::setpgid(0, group) == 0; }});
       REQUIRE(o.complete());
@@ -163,10 +159,10 @@ TEST_CASE("a service that the same entry script started survives, as sibling or 
       scene s({INSTANCE_GUARD_TEST_OWNER});
       const std::string name = unique_name("entry");
       const std::string service = "INSTANCE_GUARD_TEST= " + place.helper();
-      owner o(s, {.arguments = {"grace=150", "reach=strays", "guard=" + name, "child=sleep",
-                                "wait-line=", "end=" + end},
-                  .ready = 2,
-                  .before = {"sh", "-c", service + glue, "sh"}});
+      owner o(s,
+              {.arguments = {"grace=150", "reach=strays", "guard=" + name, "child=sleep", "wait-line=", "end=" + end},
+               .ready = 2,
+               .before = {"sh", "-c", service + glue, "sh"}});
       REQUIRE(o.complete());
       o.go_on();
       REQUIRE(o.process().wait());
@@ -183,8 +179,8 @@ TEST_CASE("a child that is meant to stay stays, and only that one") {
     scene s({INSTANCE_GUARD_TEST_OWNER});
     const std::string name = unique_name("outlives");
     const std::string stays = "daemon witness=" + s / "w";
-    owner o(s, {.arguments = {"grace=150", "reach=strays", "guard=" + name, "outlives=" + stays,
-                              "child=sleep", "keep=daemon spin", "wait-line=", "end=" + end},
+    owner o(s, {.arguments = {"grace=150", "reach=strays", "guard=" + name, "outlives=" + stays, "child=sleep",
+                              "keep=daemon spin", "wait-line=", "end=" + end},
                 .ready = 3});
     REQUIRE(o.complete());
     o.go_on();
@@ -206,17 +202,15 @@ TEST_CASE("every signal that is sent goes to a descendant of the owner, and to n
     const panes open(bystanders.place);
     scene s({INSTANCE_GUARD_TEST_OWNER});
     const pid_t group = bystanders.neighbour_pid;
-    owner_options options{
-        .arguments = {"grace=150", "reach=strays", "guard=" + unique_name("signals"), "warden=",
-                      "outlives=daemon slow-term=0", "keep=daemon witness=" + s / "w",
-                      "child=setsid ignore sleep", "child=daemon sleep"},
-        .ready = 4 + every_stray.size(),
-        .before = with_signal_log(s / "log", {}),
-        .before_exec = [group] { return ::setpgid(0, group) == 0; }};
+    owner_options options{.arguments = {"grace=150", "reach=strays", "guard=" + unique_name("signals"),
+                                        "warden=", "outlives=daemon slow-term=0", "keep=daemon witness=" + s / "w",
+                                        "child=setsid ignore sleep", "child=daemon sleep"},
+                          .ready = 4 + every_stray.size(),
+                          .before = with_signal_log(s / "log", {}),
+                          .before_exec = [group] { return ::setpgid(0, group) == 0; }};
     options.arguments.insert(options.arguments.end(), every_stray.begin(), every_stray.end());
     if (panes::installed()) options.arguments.push_back("shell=" + open.open_in_own_environment());
-    options.arguments.insert(options.arguments.end(),
-                             {"broker=" + bystanders.fifo, "wait-line=", "end=" + end});
+    options.arguments.insert(options.arguments.end(), {"broker=" + bystanders.fifo, "wait-line=", "end=" + end});
     owner o(s, options);
     REQUIRE(o.complete());
     bystanders.expect_service();  // the last thing that it asks for

@@ -22,12 +22,11 @@ struct ending {
   int signal;
 };
 
-constexpr ending endings[] = {
-    {"return", 21, 0},      {"exit", 22, 0},       {"_exit", 23, 0},
-    {"quick_exit", 24, 0},  {"exec", 25, 0},       {"abort", -1, SIGABRT},
-    {"throw", -1, SIGABRT}, {"segv", -1, SIGSEGV}, {"terminate", -1, SIGABRT},
-    {"term", -1, SIGTERM},  {"int", -1, SIGINT},   {"hup", -1, SIGHUP},
-    {"quit", -1, SIGQUIT},  {"kill", -1, SIGKILL}};
+constexpr ending endings[] = {{"return", 21, 0},      {"exit", 22, 0},       {"_exit", 23, 0},
+                              {"quick_exit", 24, 0},  {"exec", 25, 0},       {"abort", -1, SIGABRT},
+                              {"throw", -1, SIGABRT}, {"segv", -1, SIGSEGV}, {"terminate", -1, SIGABRT},
+                              {"term", -1, SIGTERM},  {"int", -1, SIGINT},   {"hup", -1, SIGHUP},
+                              {"quit", -1, SIGQUIT},  {"kill", -1, SIGKILL}};
 
 /// What is wanted of one owner.
 struct wanted {
@@ -48,10 +47,8 @@ void check_nothing_is_left(const wanted& w) {
   const std::size_t count = w.children.size() + w.copies.size();
   owner_options options{.ready = count, .as_nobody = w.as_nobody};
   options.arguments = {"grace=150"};
-  if (w.reach.empty())
-    options.arguments.push_back("group=");
-  else
-    options.arguments.insert(options.arguments.end(), {"reach=" + w.reach, "guard=" + name});
+  if (w.reach.empty()) options.arguments.push_back("group=");
+  else options.arguments.insert(options.arguments.end(), {"reach=" + w.reach, "guard=" + name});
   for (std::size_t i = 0; i < w.children.size(); ++i)
     options.arguments.push_back(w.ways[(i + w.first) % w.ways.size()] + w.children[i]);
   for (const std::string& each : w.copies) options.arguments.push_back("stray.fork=" + each);
@@ -87,8 +84,7 @@ TEST_CASE("a guard's children are gone before the next instance has the name") {
 
 TEST_CASE("the same for an ordinary user") {
   if (!is_root()) return;
-  for (const ending& each : endings)
-    check_nothing_is_left({.end = each, .reach = "strays", .as_nobody = true});
+  for (const ending& each : endings) check_nothing_is_left({.end = each, .reach = "strays", .as_nobody = true});
 }
 
 TEST_CASE("a child that writes into whatever descriptor it has harms nobody") {
@@ -96,8 +92,8 @@ TEST_CASE("a child that writes into whatever descriptor it has harms nobody") {
 }
 
 TEST_CASE("with reach::everything it does not matter who started a child, and how") {
-  const std::vector<std::string> ways = {"stray.spawn=", "stray.system=", "stray.popen=", "stray.fork-exec=",
-                                         "stray.setsid=", "child="};
+  const std::vector<std::string> ways = {
+      "stray.spawn=", "stray.system=", "stray.popen=", "stray.fork-exec=", "stray.setsid=", "child="};
   std::size_t shift = 0;
   for (const ending& each : endings) {
     // In full: each kind of child, in each way, for each end. Else the ways take turns.
@@ -112,11 +108,9 @@ TEST_CASE("with reach::everything it does not matter who started a child, and ho
 }
 
 TEST_CASE("a wide and a deep tree end like a small one") {
-  check_nothing_is_left(
-      {.end = endings[0], .children = {"chain=100 sleep", "setsid chain=50 sleep"}});
+  check_nothing_is_left({.end = endings[0], .children = {"chain=100 sleep", "setsid chain=50 sleep"}});
   scene s({INSTANCE_GUARD_TEST_OWNER});
-  const std::vector<std::string> wide = {"grace=100", "group=", "child=fan=300 sleep",
-                                         "wait-line=", "end=kill"};
+  const std::vector<std::string> wide = {"grace=100", "group=", "child=fan=300 sleep", "wait-line=", "end=kill"};
   owner o(s, {.arguments = wide, .ready = 300});
   CHECK(o.complete());
   o.go_on();
@@ -143,8 +137,8 @@ TEST_CASE("children end when their owner dies before all of them are started") {
 
 TEST_CASE("control: without a guard the children stay") {
   scene s({INSTANCE_GUARD_TEST_OWNER});
-  owner o(s, {.arguments = {"stray.spawn=setsid sleep", "stray.spawn=daemon sleep",
-                            "stray.spawn=ignore sleep", "wait-line=", "end=kill"},
+  owner o(s, {.arguments = {"stray.spawn=setsid sleep", "stray.spawn=daemon sleep", "stray.spawn=ignore sleep",
+                            "wait-line=", "end=kill"},
               .ready = 3});
   REQUIRE(o.complete());
   o.go_on();

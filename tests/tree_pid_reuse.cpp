@@ -51,9 +51,8 @@ void beside_bystanders(const std::string& owner_arguments) {
     wait $first && wait $second)";
   // Pids run out now and then: bash tries again, other shells give up.
   const std::string shell = ::access("/bin/bash", X_OK) == 0 ? "/bin/bash" : "sh";
-  program p = s.start({"unshare", "--pid", "--fork", "--kill-child", "--mount-proc", shell, "-c",
-                       script, "sh", s.helper(), s.path_of(INSTANCE_GUARD_TEST_OWNER),
-                       std::to_string(rounds(10, 3)), s / "locks"},
+  program p = s.start({"unshare", "--pid", "--fork", "--kill-child", "--mount-proc", shell, "-c", script, "sh",
+                       s.helper(), s.path_of(INSTANCE_GUARD_TEST_OWNER), std::to_string(rounds(10, 3)), s / "locks"},
                       {.merge_err = true});
   const std::string said = p.read_all(std::chrono::seconds(120));
   CAPTURE(said);

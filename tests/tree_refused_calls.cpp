@@ -41,15 +41,12 @@ const std::vector<refusal>& refusals() {
       {"memfd_create: ENOSYS", without(SYS_memfd_create, ENOSYS), true},
       {"all that is newer than Linux 5.0",
        [] {
-         return deny_system_calls({SYS_clone3, SYS_pidfd_open, SYS_close_range, SYS_openat2,
-                                   SYS_pidfd_getfd, SYS_faccessat2},
-                                  ENOSYS);
+         return deny_system_calls(
+             {SYS_clone3, SYS_pidfd_open, SYS_close_range, SYS_openat2, SYS_pidfd_getfd, SYS_faccessat2}, ENOSYS);
        },
        true},
-      {"subreaper: EINVAL",
-       [] { return deny_system_call_with(SYS_prctl, PR_SET_CHILD_SUBREAPER, EINVAL); }, false},
-      {"subreaper: EPERM",
-       [] { return deny_system_call_with(SYS_prctl, PR_SET_CHILD_SUBREAPER, EPERM); }, false},
+      {"subreaper: EINVAL", [] { return deny_system_call_with(SYS_prctl, PR_SET_CHILD_SUBREAPER, EINVAL); }, false},
+      {"subreaper: EPERM", [] { return deny_system_call_with(SYS_prctl, PR_SET_CHILD_SUBREAPER, EPERM); }, false},
   };
   return list;
 }
@@ -83,12 +80,9 @@ TEST_CASE("with a system call refused nothing is left all the same, or nothing i
       if (each.fallback) o.go_on();
       const auto status = o.process().wait();
       REQUIRE(status);
-      if (!each.fallback)
-        CHECK(status->code() == 69);
-      else if (end == "kill")
-        CHECK(status->signal() == SIGKILL);
-      else
-        CHECK(status->code() == 21);
+      if (!each.fallback) CHECK(status->code() == 69);
+      else if (end == "kill") CHECK(status->signal() == SIGKILL);
+      else CHECK(status->code() == 21);
       CHECK(wait_until([&] { return s.empty(); }));
     }
 }
@@ -98,8 +92,7 @@ TEST_CASE("run works with a system call refused") {
     if (!each.fallback) continue;
     CAPTURE(each.what);
     scene s({INSTANCE_GUARD_TEST_OWNER});
-    owner o(s, {.arguments = {"grace=150", "group=", "run=say=a leave daemon ignore sleep",
-                              "end=return"},
+    owner o(s, {.arguments = {"grace=150", "group=", "run=say=a leave daemon ignore sleep", "end=return"},
                 .before_exec = each.install});
     CHECK(o.process().read_until("ran: ") == "ran: exit code 0, a, empty (subreaper)");
     CHECK(o.process().wait()->code() == 21);
@@ -129,10 +122,8 @@ TEST_CASE("a guard keeps its promise with a system call refused, whatever its re
         o.go_on();
         const auto status = o.process().wait();
         REQUIRE(status);
-        if (end == "kill")
-          CHECK(status->signal() == SIGKILL);
-        else
-          CHECK(status->code() == 21);
+        if (end == "kill") CHECK(status->signal() == SIGKILL);
+        else CHECK(status->code() == 21);
         CHECK(next_instance_is_alone(s, name));
         CHECK(wait_until([&] { return s.empty(); }));
       }
@@ -141,12 +132,12 @@ TEST_CASE("a guard keeps its promise with a system call refused, whatever its re
 TEST_CASE("a program that goes on without its guard has no child left, also where pidfds are refused") {
   for (const int error : {ENOSYS, EPERM}) {
     scene s({INSTANCE_GUARD_TEST_OWNER});
-    owner o(s, {.arguments = {"grace=150", "reach=everything", "guard=" + unique_name("denied"),
-                              "stray.fork-exec=sleep", "stray.fork-exec=daemon ignore sleep",
-                              "stray.fork-exec=setsid ignore sleep", "wait-line=", "release=", "wait-line=",
-                              "end=return"},
-                .ready = 3,
-                .before_exec = without(SYS_pidfd_open, error)});
+    owner o(s,
+            {.arguments = {"grace=150", "reach=everything", "guard=" + unique_name("denied"), "stray.fork-exec=sleep",
+                           "stray.fork-exec=daemon ignore sleep", "stray.fork-exec=setsid ignore sleep",
+                           "wait-line=", "release=", "wait-line=", "end=return"},
+             .ready = 3,
+             .before_exec = without(SYS_pidfd_open, error)});
     REQUIRE(o.complete());
     o.go_on();
     REQUIRE(o.process().read_until("released"));
@@ -164,9 +155,9 @@ TEST_CASE("a guard that could not keep its promise does not start, says why, and
       CAPTURE(reach);
       scene s({INSTANCE_GUARD_TEST_OWNER});
       const std::string name = unique_name("denied");
-      program o = s.start({s.path_of(INSTANCE_GUARD_TEST_OWNER), "grace=150", "reach=" + reach,
-                           "guard-or-exit=" + name, "say=runs"},
-                          {.before_exec = each.install, .merge_err = true});
+      program o = s.start(
+          {s.path_of(INSTANCE_GUARD_TEST_OWNER), "grace=150", "reach=" + reach, "guard-or-exit=" + name, "say=runs"},
+          {.before_exec = each.install, .merge_err = true});
       const std::string said = o.read_all();
       CAPTURE(said);
       CHECK(said.starts_with(name + ": cannot start: "));
@@ -185,10 +176,10 @@ TEST_CASE("no child runs that could not be told of its warden's death") {
     CAPTURE(reach);
     scene s({INSTANCE_GUARD_TEST_OWNER});
     const std::string name = unique_name("denied");
-    program o = s.start({s.path_of(INSTANCE_GUARD_TEST_OWNER), "helper=" + s.helper(), "grace=150", "reach=" + reach,
-                         "guard-or-exit=" + name, "child=sleep", "say=runs"},
-                        {.before_exec = [] { return deny_system_call_with(SYS_prctl, PR_SET_PDEATHSIG, EPERM); },
-                         .merge_err = true});
+    program o = s.start(
+        {s.path_of(INSTANCE_GUARD_TEST_OWNER), "helper=" + s.helper(), "grace=150", "reach=" + reach,
+         "guard-or-exit=" + name, "child=sleep", "say=runs"},
+        {.before_exec = [] { return deny_system_call_with(SYS_prctl, PR_SET_PDEATHSIG, EPERM); }, .merge_err = true});
     const std::string said = o.read_all();
     CAPTURE(said);
     CHECK(said.find("ready") == said.npos);

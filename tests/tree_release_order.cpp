@@ -31,15 +31,16 @@ struct setting {
   }
   /// A child that ignores SIGTERM for the whole grace.
   owner start(const std::string& end, const std::string& grace = "600") {
-    owner result(s, {.arguments = {"directory=" + directory, "grace=" + grace, "guard=" + name,
-                                   "child=setsid ignore sleep", "child=daemon ignore sleep",
-                                   "wait-line=", "end=" + end},
-                     .ready = 2});
+    owner result(
+        s, {.arguments = {"directory=" + directory, "grace=" + grace, "guard=" + name, "child=setsid ignore sleep",
+                          "child=daemon ignore sleep", "wait-line=", "end=" + end},
+            .ready = 2});
     REQUIRE(result.complete());
     return result;
   }
   /// A start that is refused, in some 100 ms, if the name is not free.
-  bool gets_in(std::vector<std::string> words, const std::function<bool()>& prepare = [] { return true; }) {
+  bool gets_in(
+      std::vector<std::string> words, const std::function<bool()>& prepare = [] { return true; }) {
     words.insert(words.begin(), "./" + std::filesystem::path(INSTANCE_GUARD_TEST_OWNER).filename().string());
     words.insert(words.end(), {"cleanup-wait=0", "try-guard=" + name});
     const std::string place = s / "";

@@ -27,9 +27,9 @@ TEST_CASE("every signal that ends a process comes back") {
   scene s;
   process_group group;
   const auto ends = [](int number) {
-    return number != SIGCHLD && number != SIGCONT && number != SIGURG && number != SIGWINCH &&
-           number != SIGSTOP && number != SIGTSTP && number != SIGTTIN && number != SIGTTOU &&
-           number != 32 && number != 33;  // glibc keeps two for itself
+    return number != SIGCHLD && number != SIGCONT && number != SIGURG && number != SIGWINCH && number != SIGSTOP &&
+           number != SIGTSTP && number != SIGTTIN && number != SIGTTOU && number != 32 &&
+           number != 33;  // glibc keeps two for itself
   };
   for (int number = 1; number <= SIGRTMAX; ++number) {
     if (!ends(number)) continue;
@@ -44,8 +44,7 @@ TEST_CASE("a status waits for whoever asks for it, as often as he asks") {
   scene s;
   process_group group;
   std::vector<child> children;
-  for (int code = 0; code < 50; ++code)
-    children.push_back(group.spawn(s.words({"exit=" + std::to_string(code)})));
+  for (int code = 0; code < 50; ++code) children.push_back(group.spawn(s.words({"exit=" + std::to_string(code)})));
   for (int code = 49; code >= 0; --code) {
     child& each = children[static_cast<std::size_t>(code)];
     CHECK(each.wait().code() == code);
@@ -60,8 +59,7 @@ TEST_CASE("what a child has used comes with its status") {
   child busy = group.spawn(s.words({"spin"}), {.out = stdio::pipe()});
   // Some 50 ms of processor time, then the end.
   CHECK(support::wait_until([&] {
-    const std::string stat =
-        support::detail::contents("/proc/" + std::to_string(busy.id().pid) + "/stat");
+    const std::string stat = support::detail::contents("/proc/" + std::to_string(busy.id().pid) + "/stat");
     std::size_t at = stat.rfind(')');
     for (int field = 2; field < 14 && at != stat.npos; ++field) at = stat.find(' ', at + 1);
     return at != stat.npos && std::strtol(stat.c_str() + at, nullptr, 10) >= 5;

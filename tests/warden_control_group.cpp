@@ -33,8 +33,8 @@ struct delegated {
 
   explicit delegated(const std::string& name, uid_t user = ::geteuid())
       : group("ig-" + name),
-        works(group.possible() && group.delegate(user) && ::access((group.path() + "/cgroup.kill").c_str(), F_OK) == 0 &&
-              platform::can_share_with_children()) {
+        works(group.possible() && group.delegate(user) &&
+              ::access((group.path() + "/cgroup.kill").c_str(), F_OK) == 0 && platform::can_share_with_children()) {
     if (!works) MESSAGE("skipped: no control group of version 2 may be made here, or not with attributes");
   }
   /// The groups of wardens go with them.
@@ -90,7 +90,8 @@ TEST_CASE("in a delegated group the report names it, and nothing is left, of the
     if (!one.any() || !two.any()) test.say("the kernel was not asked");
     const exit_status next = group.spawn({"/bin/true"}).wait();  // nobody is held still any more
     if (!next.success()) test.say("no new child: " + next.str());
-    if (const std::string again = mechanism_of(group.terminate()); again != "cgroup, empty") test.say("again: " + again);
+    if (const std::string again = mechanism_of(group.terminate()); again != "cgroup, empty")
+      test.say("again: " + again);
     const auto left = processes_with(s.helper());
     if (left.size() != 1 || left[0].pid != outliving) test.say("left: " + std::to_string(left.size()));
     ::kill(outliving, SIGKILL);
@@ -109,7 +110,8 @@ TEST_CASE("a child that asks to be kept is spared, and the others end by signals
   forked owner([&](teller test) {
     if (!place.group.enter()) return 1;
     process_group group({.grace = 50ms});
-    child one = group.spawn({"/usr/bin/env", "INSTANCE_GUARD_KEEP=1", s.helper(), "daemon", "sleep"}, {.out = stdio::pipe()});
+    child one =
+        group.spawn({"/usr/bin/env", "INSTANCE_GUARD_KEEP=1", s.helper(), "daemon", "sleep"}, {.out = stdio::pipe()});
     child two = group.spawn(s.words({"daemon", "ignore", "sleep"}), {.out = stdio::pipe()});
     const pid_t spared = await_ready(one.out());
     if (spared == 0 || await_ready(two.out()) == 0) return 2;
@@ -154,7 +156,8 @@ TEST_CASE("owner and warden killed at once: also what has forgotten everything e
     scene s({INSTANCE_GUARD_TEST_OWNER});
     owner_options options;
     options.arguments = {"grace=100", "guard=" + name, "warden="};
-    for (const char* each : {"daemon undying ignore renamed cleared closed sleep", "undying cleared runner=2", "sleep"}) {
+    for (const char* each :
+         {"daemon undying ignore renamed cleared closed sleep", "undying cleared runner=2", "sleep"}) {
       options.arguments.push_back("child=" + std::string(each));
       ++options.ready;
     }
@@ -257,13 +260,15 @@ TEST_CASE("a record can't point at somebody else's group") {
   record.control_group = service + "/" + named;
   instance_guard::detail::sweep_control_group(record);
   CHECK(before.alive());
-  for (const std::string& other : {service, std::string("/"), std::string(), service + "/../" + service + "/" + named}) {
+  for (const std::string& other :
+       {service, std::string("/"), std::string(), service + "/../" + service + "/" + named}) {
     platform::control_group group;
     CAPTURE(other);
     CHECK(platform::open_control_group(group, other.c_str(), dead.pid, dead.start_time, record.uid) < 0);
   }
   platform::control_group group;
-  CHECK(platform::open_control_group(group, record.control_group.c_str(), dead.pid, dead.start_time, record.uid + 1) == -EPERM);
+  CHECK(platform::open_control_group(group, record.control_group.c_str(), dead.pid, dead.start_time, record.uid + 1) ==
+        -EPERM);
   REQUIRE((std::ofstream(place.group.path() + "/cgroup.procs") << before.pid()).flush().good());
   instance_guard::detail::sweep_control_group(record);  // empty now
   CHECK(place.nothing_below());

@@ -73,8 +73,7 @@ std::string shown_after(const scene& s, Change change) {
   for (auto line = owner.line(); line; line = owner.line()) {
     if (*line == "cannot") return "cannot";
     if (*line == "shown") {
-      for (line = owner.line(); line && *line != "end of it"; line = owner.line())
-        shown += *line + "\n";
+      for (line = owner.line(); line && *line != "end of it"; line = owner.line()) shown += *line + "\n";
       break;
     }
     FAIL_CHECK(*line);
@@ -121,8 +120,7 @@ TEST_CASE("an owner that has dropped its groups or one capability gets a child w
   // Root gets its capabilities back at an exec, unless they are out of the bounding set.
   shown = shown_after(s, [] { return ::prctl(PR_CAPBSET_DROP, CAP_SYS_TIME, 0, 0, 0) == 0; });
   const auto had = std::stoull(before, nullptr, 16);
-  CHECK(std::stoull(value_of(shown, "status.CapPrm"), nullptr, 16) ==
-        (had & ~(1ull << CAP_SYS_TIME)));
+  CHECK(std::stoull(value_of(shown, "status.CapPrm"), nullptr, 16) == (had & ~(1ull << CAP_SYS_TIME)));
   shown = shown_after(s, [] { return drop_capability(CAP_NET_RAW); });
   CHECK(value_of(shown, "pid") != "(missing)");
 }
@@ -164,9 +162,9 @@ struct change_of_place {
 constexpr int new_time = 0x80;  // CLONE_NEWTIME, which older headers lack
 
 constexpr change_of_place changes_of_place[] = {
-    {CLONE_NEWNET, "net", "net"},    {CLONE_NEWUTS, "uts", "uts"},
-    {CLONE_NEWIPC, "ipc", "ipc"},    {CLONE_NEWNS, "mnt", "mnt"},
-    {CLONE_NEWUSER, "user", "user"}, {CLONE_NEWPID, "pid_for_children", "pid"},
+    {CLONE_NEWNET, "net", "net"},          {CLONE_NEWUTS, "uts", "uts"},
+    {CLONE_NEWIPC, "ipc", "ipc"},          {CLONE_NEWNS, "mnt", "mnt"},
+    {CLONE_NEWUSER, "user", "user"},       {CLONE_NEWPID, "pid_for_children", "pid"},
     {CLONE_NEWCGROUP, "cgroup", "cgroup"}, {new_time, "time_for_children", "time"}};
 
 /// An owner that has a group, changes its place and starts a child: there, or not at all. What is said of it.
@@ -276,8 +274,7 @@ TEST_CASE("a thread that alone has given up rights gets a child with as few") {
         test.say("uid " + value_of(shown, "status.Uid"));
     });
     other.join();
-    if (value_of(show(group, s), "status.Uid") != "0\t0\t0\t0")
-      test.say("the main thread lost its rights");
+    if (value_of(show(group, s), "status.Uid") != "0\t0\t0\t0") test.say("the main thread lost its rights");
     return 0;
   });
   CHECK(owner.line() == std::nullopt);
@@ -317,8 +314,7 @@ TEST_CASE("nobody but the owner is heard on the channel, and a request by hand g
   SUBCASE("with nonsense") {
     detail::wire::header head;
     using detail::wire::kind;
-    const kind others[] = {kind::terminate, kind::wait_idle, kind::look_idle, kind::goodbye,
-                           kind::closed};
+    const kind others[] = {kind::terminate, kind::wait_idle, kind::look_idle, kind::goodbye, kind::closed};
     for (std::uint32_t what = 0; what < 40; ++what) {
       head.what = static_cast<kind>(what);
       if (std::find(std::begin(others), std::end(others), head.what) != std::end(others)) continue;
@@ -361,8 +357,7 @@ TEST_CASE("nobody but the owner is heard on the channel, and a request by hand g
       if (!support::become(support::nobody)) return 1;
       struct stat facts {};
       ::stat(victim.c_str(), &facts);
-      const int file = ::open(victim.c_str(), O_RDONLY),
-                directory = ::open((s / ".").c_str(), O_PATH);
+      const int file = ::open(victim.c_str(), O_RDONLY), directory = ::open((s / ".").c_str(), O_PATH);
       detail::wire::lock_request request;
       request.device = facts.st_dev;
       request.inode = facts.st_ino;
@@ -387,10 +382,8 @@ TEST_CASE("threads with different rights take turns, as often as they like") {
     const auto start = [&](const char* who) {
       std::error_code ec;
       child c = group.spawn({"/bin/true"}, {}, ec);
-      if (ec)
-        test.say(who + (": " + ec.message()));
-      else if (!c.wait().success())
-        test.say(who);
+      if (ec) test.say(who + (": " + ec.message()));
+      else if (!c.wait().success()) test.say(who);
     };
     for (int i = 0; i < 20; ++i) {
       start("first");

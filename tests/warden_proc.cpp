@@ -51,7 +51,7 @@ TEST_CASE("numbers from the /proc of another pid namespace end nobody") {
         std::error_code ec;
         process_group above = detail::become_child_of_warden({.grace = 50ms}, ec);
         if (!ec) above.terminate(ec);  // while the program lives, so that somebody is looked for
-        ::_exit(0);  // whatever came of it
+        ::_exit(0);                    // whatever came of it
       }
       std::vector<pid_t> bystanders;
       // The program comes after them: it needs a number that is somebody's outside, or it can't begin.

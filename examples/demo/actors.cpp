@@ -47,13 +47,12 @@ int bot(const std::vector<std::string>& arguments) {
   const std::string& wallet = arguments.at(2);
   const std::string& mode = arguments.at(3);
   if (mode == "bare") {
-    if (std::system(("exec '" + own_path() + "' runner '" + stage + "' session &").c_str()) != 0)
-      return 1;
+    if (std::system(("exec '" + own_path() + "' runner '" + stage + "' session &").c_str()) != 0) return 1;
     library_starts_a_runner(stage);
     trade_for_ever();
   }
-  auto guard = instance_guard::single_instance::acquire_or_exit(
-      name, {.children = {.grace = 500ms}, .also_hold = {wallet}});
+  auto guard =
+      instance_guard::single_instance::acquire_or_exit(name, {.children = {.grace = 500ms}, .also_hold = {wallet}});
   std::printf("acquired at=%lld\n", now());
   if (const auto& last = guard.recovered_from())
     std::printf("recovered from pid=%d\n", static_cast<int>(last->process.pid));
@@ -115,7 +114,8 @@ int terminal(const std::vector<std::string>& arguments) {
   while ((got = read(screen, text, sizeof text)) > 0 || (got < 0 && errno == EINTR))
     if (got > 0 && write(STDOUT_FILENO, text, static_cast<size_t>(got)) != got) break;
   int status = 0;
-  while (waitpid(program, &status, 0) < 0 && errno == EINTR) {}
+  while (waitpid(program, &status, 0) < 0 && errno == EINTR) {
+  }
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 

@@ -41,9 +41,7 @@ struct director {
   ig::child start(const std::vector<std::string>& actor, const std::vector<std::string>& environment = {}) {
     std::vector<std::string> arguments{own_path()};
     arguments.insert(arguments.end(), actor.begin(), actor.end());
-    return cast.spawn(arguments, {.environment = environment,
-                                  .out = ig::stdio::pipe(),
-                                  .err = ig::stdio::join_out()});
+    return cast.spawn(arguments, {.environment = environment, .out = ig::stdio::pipe(), .err = ig::stdio::join_out()});
   }
 
   std::string stage(const std::string& scene) {
@@ -106,8 +104,8 @@ struct director {
     const long long at = std::atoll(acquired.c_str());
     const long long last = std::max(last_stamp(here, "session"), last_stamp(here, "library"));
     log.line("it has the name " + std::to_string((at - killed) / 1'000'000) +
-             " ms after the kill, the last sign of an old runner was " +
-             std::to_string((at - last) / 1'000'000) + " ms before that");
+             " ms after the kill, the last sign of an old runner was " + std::to_string((at - last) / 1'000'000) +
+             " ms before that");
     log.check("old children and new bot overlap", "no", yes_no(last >= at));
     log.check("it knows that the last one was killed", "pid=" + pid,
               "pid=" + next_words.wait_for("recovered from pid=", 5s));
@@ -115,8 +113,7 @@ struct director {
 
     ig::process_handle::open(next.id()).signal(SIGTERM);
     log.check("a stop ends it by that signal", "SIGTERM", next.wait().signal() == SIGTERM ? "SIGTERM" : "other");
-    log.check("the name afterwards", "free",
-              ig::query_lock(name).state == ig::lock_state::free ? "free" : "taken");
+    log.check("the name afterwards", "free", ig::query_lock(name).state == ig::lock_state::free ? "free" : "taken");
     log.line("systemctl stop: the bot ends, its name is free, its file is gone");
   }
 
@@ -173,8 +170,7 @@ struct director {
 
     const ig::termination_report end = cast.terminate(0ms);
     log.line("the demo cleans up after it: " + end.str());
-    log.check("runners left by the demo", "0",
-              std::to_string(int{ig::is_alive(session)} + int{ig::is_alive(library)}));
+    log.check("runners left by the demo", "0", std::to_string(int{ig::is_alive(session)} + int{ig::is_alive(library)}));
   }
 };
 

@@ -87,12 +87,12 @@ std::string reader::wait_for(const std::string& beginning, std::chrono::millisec
 
 std::string reader::all(std::chrono::milliseconds limit) {
   const long long until = now() + limit.count() * 1'000'000;
-  while (more(until)) {}
+  while (more(until)) {
+  }
   return text_;
 }
 
-instance_guard::process_identity wait_for_runner(const std::filesystem::path& stage,
-                                                 const std::string& kind) {
+instance_guard::process_identity wait_for_runner(const std::filesystem::path& stage, const std::string& kind) {
   const long long until = now() + 5'000'000'000;
   instance_guard::process_identity result;
   while (now() < until) {

@@ -59,8 +59,7 @@ class reader {
 };
 
 /// The runner that wrote STAGE/KIND.id, once it has.
-instance_guard::process_identity wait_for_runner(const std::filesystem::path& stage,
-                                                 const std::string& kind);
+instance_guard::process_identity wait_for_runner(const std::filesystem::path& stage, const std::string& kind);
 
 /// The last time that a runner stamped; 0: never.
 long long last_stamp(const std::filesystem::path& stage, const std::string& kind);

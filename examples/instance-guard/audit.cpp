@@ -21,8 +21,7 @@ void check(const audit_arguments& arguments) {
     throw CLI::ValidationError("--prometheus: the collector reads only names that end in .prom");
   if (!arguments.webhook_file.empty() && !arguments.discord)
     throw CLI::ValidationError("--webhook-file goes with --discord");
-  if (arguments.only_ghosts && !arguments.discord)
-    throw CLI::ValidationError("--only-ghosts goes with --discord");
+  if (arguments.only_ghosts && !arguments.discord) throw CLI::ValidationError("--only-ghosts goes with --discord");
 }
 
 /// A monitor knows only four exit codes: a fault of the audit is the last of them.
@@ -55,8 +54,7 @@ void add_audit(CLI::App& root, invocation& call) {
   sub->add_flag("--nagios", arguments->nagios, "One line with performance data");
   add_audit_options(*sub, arguments->census);
   add_census_options(*sub, arguments->census);
-  sub->add_flag("-v,--verbose", arguments->verbose,
-                "Every process, with its command and the facts");
+  sub->add_flag("-v,--verbose", arguments->verbose, "Every process, with its command and the facts");
   sub->footer(
       "zombie: finished, never reaped. orphan: alive, nobody supervises it. duplicate:\n"
       "two of what should run once. stale: runs code that has since been replaced.\n"
@@ -71,8 +69,7 @@ void add_audit(CLI::App& root, invocation& call) {
   refuse_command(*sub, call);
   sub->callback([arguments, &call] {
     check(*arguments);
-    call.exit_code =
-        arguments->nagios ? audit_for_nagios(*arguments, call) : audit(*arguments, call);
+    call.exit_code = arguments->nagios ? audit_for_nagios(*arguments, call) : audit(*arguments, call);
   });
 }
 

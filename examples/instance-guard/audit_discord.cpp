@@ -44,8 +44,8 @@ std::string line_of(const audit_report& report, const ghost& found) {
     text += cell(shown(found.program), 17) + " ";
     for (const census_entry& each : found.processes) {
       text += (&each == &found.processes.front() ? "" : ", ");
-      text += (each.keep ? "keep " : "end ") + std::to_string(each.process.id.pid) + " (" +
-              age_of(report, each, "") + ", " + shown(each.managed_by.text()) + ")";
+      text += (each.keep ? "keep " : "end ") + std::to_string(each.process.id.pid) + " (" + age_of(report, each, "") +
+              ", " + shown(each.managed_by.text()) + ")";
     }
   } else {
     text += shown(found.headline);
@@ -66,9 +66,7 @@ std::string payload(const std::string& content) {
 std::string last_ghost_of(const audit_report& report) {
   if (!report.last_ghost) return "no ghost on record";
   return "last ghost " +
-         age(std::chrono::duration_cast<std::chrono::seconds>(report.census.taken_at -
-                                                              *report.last_ghost)) +
-         " ago";
+         age(std::chrono::duration_cast<std::chrono::seconds>(report.census.taken_at - *report.last_ghost)) + " ago";
 }
 
 std::string header_of(const audit_report& report) {
@@ -76,10 +74,9 @@ std::string header_of(const audit_report& report) {
   std::size_t held = 0;
   for (const lock_view& each : report.locks) held += each.status.state == lock_state::held ? 1U : 0U;
   if (report.findings_of(severity::critical) + report.findings_of(severity::warning) > 0)
-    return "**" + host + ": " + summary_of(report) + "** (" +
-           local_time(report.census.taken_at).substr(0, 10) + ")";
-  return "**" + host + ": clean** " + counted(report.census.processes, "process", "processes") +
-         ", " + counted(held, "guard", "guards") + " held, " + last_ghost_of(report) +
+    return "**" + host + ": " + summary_of(report) + "** (" + local_time(report.census.taken_at).substr(0, 10) + ")";
+  return "**" + host + ": clean** " + counted(report.census.processes, "process", "processes") + ", " +
+         counted(held, "guard", "guards") + " held, " + last_ghost_of(report) +
          (report.census.complete ? "" : ", not all could be seen");
 }
 
@@ -87,11 +84,9 @@ std::string header_of(const audit_report& report) {
 
 std::vector<std::string> audit_discord(const audit_report& report) {
   std::vector<std::string> lines;
-  for (const ghost& each : report.census.ghosts)
-    lines.push_back(inside_block(cut(line_of(report, each), 300)));
+  for (const ghost& each : report.census.ghosts) lines.push_back(inside_block(cut(line_of(report, each), 300)));
   for (const note& each : report.census.notes)
-    if (each.level != severity::note)
-      lines.push_back(inside_block(cut("WARN service   " + shown(each.text), 300)));
+    if (each.level != severity::note) lines.push_back(inside_block(cut("WARN service   " + shown(each.text), 300)));
   std::vector<std::string> result;
   std::string content = header_of(report);
   bool open = false;

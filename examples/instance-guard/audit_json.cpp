@@ -45,9 +45,8 @@ json process_of(const audit_report& report, const census_entry& entry) {
   json result;
   result["pid"] = process.id.pid;
   result["started_at"] = utc_time(process.started_at);
-  result["age_s"] = std::chrono::duration_cast<std::chrono::seconds>(report.census.taken_at -
-                                                                     process.started_at)
-                        .count();
+  result["age_s"] =
+      std::chrono::duration_cast<std::chrono::seconds>(report.census.taken_at - process.started_at).count();
   result["name"] = entry.name;
   result["uid"] = process.user;
   result["parent"] = process.parent;
@@ -117,10 +116,8 @@ std::string audit_json(const audit_report& report) {
   for (const service_state& each : report.census.services) {
     json pids = json::array();
     for (const process_identity& one : each.processes) pids.push_back(one.pid);
-    document["services"].push_back({{"name", each.name},
-                                    {"expected", each.expected},
-                                    {"found", each.found},
-                                    {"pids", std::move(pids)}});
+    document["services"].push_back(
+        {{"name", each.name}, {"expected", each.expected}, {"found", each.found}, {"pids", std::move(pids)}});
   }
   return dumped(document);
 }

@@ -11,8 +11,7 @@ namespace {
 
 using namespace instance_guard;
 
-constexpr ghost_kind worst_first[] = {ghost_kind::duplicate, ghost_kind::stale, ghost_kind::orphan,
-                                      ghost_kind::zombie};
+constexpr ghost_kind worst_first[] = {ghost_kind::duplicate, ghost_kind::stale, ghost_kind::orphan, ghost_kind::zombie};
 
 std::string status_word(int exit_code) {
   constexpr const char* words[] = {"OK", "WARNING", "CRITICAL", "UNKNOWN"};
@@ -34,8 +33,7 @@ std::string audit_nagios(const audit_report& report) {
       counts += (counts.empty() ? "" : ", ") + std::to_string(count) + " " + std::string(to_string(kind));
   std::vector<std::string> programs;
   for (const ghost& each : report.census.ghosts)
-    if (programs.size() < 5 &&
-        std::find(programs.begin(), programs.end(), each.program) == programs.end())
+    if (programs.size() < 5 && std::find(programs.begin(), programs.end(), each.program) == programs.end())
       programs.push_back(each.program);
   std::string who;
   for (const std::string& each : programs) who += (who.empty() ? "" : ", ") + cut(shown(each), 40);
@@ -44,12 +42,11 @@ std::string audit_nagios(const audit_report& report) {
                          : counts + " (" + who + ")";
   for (const service_state& each : report.census.services)
     if (each.found < each.expected)
-      text += ", " + shown(each.name) + ": " + std::to_string(each.found) + " of " +
-              std::to_string(each.expected) + " run";
+      text +=
+          ", " + shown(each.name) + ": " + std::to_string(each.found) + " of " + std::to_string(each.expected) + " run";
   if (!report.census.complete) text += ", not all could be seen";
   text = without_bars(text) + " |";
-  for (const ghost_kind kind :
-       {ghost_kind::zombie, ghost_kind::orphan, ghost_kind::duplicate, ghost_kind::stale})
+  for (const ghost_kind kind : {ghost_kind::zombie, ghost_kind::orphan, ghost_kind::duplicate, ghost_kind::stale})
     text += " " + std::string(to_string(kind)) + "=" + std::to_string(report.ghosts_of(kind));
   return text + " unseen=" + std::to_string(report.census.unseen) + "\n";
 }

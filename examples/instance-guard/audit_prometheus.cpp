@@ -20,8 +20,7 @@ namespace {
 
 using namespace instance_guard;
 
-constexpr ghost_kind all_kinds[] = {ghost_kind::zombie, ghost_kind::orphan, ghost_kind::duplicate,
-                                    ghost_kind::stale};
+constexpr ghost_kind all_kinds[] = {ghost_kind::zombie, ghost_kind::orphan, ghost_kind::duplicate, ghost_kind::stale};
 
 void begin(std::string& text, std::string_view name, std::string_view help) {
   text += "# HELP instance_guard_" + std::string(name) + " " + std::string(help) + "\n";
@@ -51,8 +50,8 @@ void add_ghosts(std::string& text, const audit_report& report) {
         if (each.kind == kind && each.level == level)
           for (const census_entry& one : each.processes) count += one.keep ? 0U : 1U;
       add(text,
-          "ghost_processes{kind=\"" + std::string(to_string(kind)) + "\",severity=\"" +
-              std::string(to_string(level)) + "\"}",
+          "ghost_processes{kind=\"" + std::string(to_string(kind)) + "\",severity=\"" + std::string(to_string(level)) +
+              "\"}",
           count);
     }
   begin(text, "ghost_memory_bytes", "Resident memory of these processes.");

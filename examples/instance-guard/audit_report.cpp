@@ -10,15 +10,14 @@ std::size_t audit_report::ghosts_of(ghost_kind kind) const {
   std::size_t count = 0;
   for (const ghost& each : census.ghosts)
     if (each.kind == kind)
-      count += static_cast<std::size_t>(std::count_if(
-          each.processes.begin(), each.processes.end(), [](const census_entry& one) { return !one.keep; }));
+      count += static_cast<std::size_t>(std::count_if(each.processes.begin(), each.processes.end(),
+                                                      [](const census_entry& one) { return !one.keep; }));
   return count;
 }
 
 std::size_t audit_report::ghosts() const {
   std::size_t count = 0;
-  for (const ghost_kind kind :
-       {ghost_kind::zombie, ghost_kind::orphan, ghost_kind::duplicate, ghost_kind::stale})
+  for (const ghost_kind kind : {ghost_kind::zombie, ghost_kind::orphan, ghost_kind::duplicate, ghost_kind::stale})
     count += ghosts_of(kind);
   return count;
 }

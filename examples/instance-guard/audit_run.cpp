@@ -67,17 +67,15 @@ void recall_last_ghost(audit_report& report) {
   }
   const std::string fault = write_last_ghost(directory, report.census.taken_at);
   if (!fault.empty())
-    std::fprintf(stderr, "instance-guard: warning: the time of this ghost is not kept: %s\n",
-                 shown(fault).c_str());
+    std::fprintf(stderr, "instance-guard: warning: the time of this ghost is not kept: %s\n", shown(fault).c_str());
 }
 
 void tell_discord(const audit_arguments& arguments, const audit_report& report) {
   if (arguments.only_ghosts && report.exit_code == 0) return;
   const std::vector<std::string> payloads = audit_discord(report);
   const char* variable = std::getenv(webhook_variable);
-  const std::string address = !arguments.webhook_file.empty()
-                                  ? read_webhook_file(arguments.webhook_file)
-                                  : std::string(variable != nullptr ? variable : "");
+  const std::string address = !arguments.webhook_file.empty() ? read_webhook_file(arguments.webhook_file)
+                                                              : std::string(variable != nullptr ? variable : "");
   if (address.empty()) {
     for (const std::string& each : payloads) print(each + "\n");
     return;
@@ -93,16 +91,11 @@ void tell_discord(const audit_arguments& arguments, const audit_report& report) 
 int audit(const audit_arguments& arguments, const invocation&) {
   audit_report report = take_report(arguments);
   if (arguments.discord) recall_last_ghost(report);
-  if (!arguments.prometheus.empty())
-    write_prometheus(arguments.prometheus, audit_prometheus(report));
-  if (arguments.json)
-    print(audit_json(report));
-  else if (arguments.discord)
-    tell_discord(arguments, report);
-  else if (arguments.nagios)
-    print(audit_nagios(report));
-  else if (arguments.prometheus.empty())
-    print(audit_text(report, columns() < 120 ? 80 : 120));
+  if (!arguments.prometheus.empty()) write_prometheus(arguments.prometheus, audit_prometheus(report));
+  if (arguments.json) print(audit_json(report));
+  else if (arguments.discord) tell_discord(arguments, report);
+  else if (arguments.nagios) print(audit_nagios(report));
+  else if (arguments.prometheus.empty()) print(audit_text(report, columns() < 120 ? 80 : 120));
   return report.exit_code;
 }
 

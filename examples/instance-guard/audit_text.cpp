@@ -14,7 +14,7 @@ namespace {
 
 using namespace instance_guard;
 
-constexpr std::size_t most_rows = 3;   // of a group, and of notes of one kind, without --verbose
+constexpr std::size_t most_rows = 3;  // of a group, and of notes of one kind, without --verbose
 constexpr int red = 31;
 constexpr int yellow = 33;
 
@@ -25,8 +25,7 @@ std::string level_word(severity level) {
 }
 
 /// The largest that fits `columns`, if words of `text` have to go to the next line.
-std::string head_of(severity level, std::string_view kind, std::string_view headline,
-                    std::size_t columns) {
+std::string head_of(severity level, std::string_view kind, std::string_view headline, std::size_t columns) {
   constexpr std::size_t indent = 20;
   // row() measures text, and colour is none.
   const std::string lines = row("", shown(headline), indent, columns);
@@ -65,9 +64,8 @@ std::string duplicate_rows(const audit_report& report, const ghost& found, std::
   constexpr std::size_t indent = 34;
   std::string text;
   for (const census_entry& each : found.processes) {
-    const std::string label = cell(each.keep ? "keep" : "end", 4) + "  " + cell(pid_of(each), 7) +
-                              " " + cell(age_of(report, each), 7) + " " +
-                              memory(each.process.resident_bytes);
+    const std::string label = cell(each.keep ? "keep" : "end", 4) + "  " + cell(pid_of(each), 7) + " " +
+                              cell(age_of(report, each), 7) + " " + memory(each.process.resident_bytes);
     std::string who = shown(each.managed_by.text());
     if (const std::string commit = commit_of(each); !commit.empty()) who += "   " + commit;
     if (!each.difference.empty()) who += "   args: " + shown(each.difference);
@@ -78,32 +76,28 @@ std::string duplicate_rows(const audit_report& report, const ghost& found, std::
 }
 
 std::string plain_rows(const audit_report& report, const ghost& found, std::size_t columns) {
-  const bool with_directory =
-      std::any_of(found.processes.begin(), found.processes.end(),
-                  [](const census_entry& each) { return !each.working_directory.empty(); });
+  const bool with_directory = std::any_of(found.processes.begin(), found.processes.end(),
+                                          [](const census_entry& each) { return !each.working_directory.empty(); });
   const std::size_t room = columns - 8 - 7 - 2 - 7 - 1 - 7 - 2;
   const std::size_t manager = with_directory ? room / 2 + 4 : room;
   std::string text;
   if (found.processes.size() > 1)
-    text = trimmed(std::string(8, ' ') + cell("PID", 7) + "  " + cell("AGE", 7) + " " +
-                   cell("MEMORY", 7) + "  " + cell("MANAGED BY", manager) + "  " +
-                   (with_directory ? "DIRECTORY" : ""));
+    text = trimmed(std::string(8, ' ') + cell("PID", 7) + "  " + cell("AGE", 7) + " " + cell("MEMORY", 7) + "  " +
+                   cell("MANAGED BY", manager) + "  " + (with_directory ? "DIRECTORY" : ""));
   std::size_t told = 0;
   for (const census_entry& each : found.processes) {
     if (!report.verbose && found.processes.size() > most_rows + 1 && told == most_rows) break;
     ++told;
-    text += trimmed(std::string(8, ' ') + cell(pid_of(each), 7) + "  " +
-                    cell(age_of(report, each), 7) + " " +
-                    cell(memory(each.process.resident_bytes), 7) + "  " +
-                    cell(shown(each.managed_by.text()), manager) + "  " +
-                    (with_directory ? cut(directory_of(each), room - manager - 2) : ""));
+    text += trimmed(std::string(8, ' ') + cell(pid_of(each), 7) + "  " + cell(age_of(report, each), 7) + " " +
+                    cell(memory(each.process.resident_bytes), 7) + "  " + cell(shown(each.managed_by.text()), manager) +
+                    "  " + (with_directory ? cut(directory_of(each), room - manager - 2) : ""));
     if (report.verbose || found.processes.size() == 1)
       text += row("", cut(command_of(each), 2 * (columns - 17)), 17, columns);
   }
   if (told < found.processes.size())
-    text += row("", "... " + std::to_string(found.processes.size() - told) +
-                        " more: instance-guard audit --kind " + std::string(to_string(found.kind)) +
-                        " --verbose",
+    text += row("",
+                "... " + std::to_string(found.processes.size() - told) + " more: instance-guard audit --kind " +
+                    std::string(to_string(found.kind)) + " --verbose",
                 8, columns);
   return text;
 }
@@ -125,8 +119,8 @@ std::string proof_rows(const ghost& found, std::size_t columns) {
 
 std::string ghost_text(const audit_report& report, const ghost& found, std::size_t columns) {
   std::string text = head_of(found.level, to_string(found.kind), found.headline, columns);
-  text += found.kind == ghost_kind::duplicate ? duplicate_rows(report, found, columns)
-                                              : plain_rows(report, found, columns);
+  text +=
+      found.kind == ghost_kind::duplicate ? duplicate_rows(report, found, columns) : plain_rows(report, found, columns);
   if (!found.why.empty()) text += row("why", shown(found.why), 8, columns);
   if (report.verbose) text += proof_rows(found, columns);
   if (!found.remedy.empty()) text += row("do", shown(found.remedy), 8, columns);
@@ -146,11 +140,9 @@ std::string notes_text(const audit_report& report, std::size_t columns) {
     ++count;
     std::string kind(to_string(each.kind));
     std::replace(kind.begin(), kind.end(), '_', '-');
-    text += level_word(each.level) + " " +
-            row("", kind + ": " + shown(each.text), 9, columns).substr(9);
+    text += level_word(each.level) + " " + row("", kind + ": " + shown(each.text), 9, columns).substr(9);
   }
-  if (left_out > 0)
-    text += "         " + counted(left_out, "more note", "more notes") + ": --verbose\n";
+  if (left_out > 0) text += "         " + counted(left_out, "more note", "more notes") + ": --verbose\n";
   return text;
 }
 
@@ -167,8 +159,8 @@ std::string summary_of(const audit_report& report) {
 
 std::string headline_of(const audit_report& report) {
   const std::size_t ghosts = report.ghosts();
-  const std::string what = (ghosts == 0 ? "no ghosts" : counted(ghosts, "ghost", "ghosts")) +
-                           " among " + counted(report.census.processes, "process", "processes") +
+  const std::string what = (ghosts == 0 ? "no ghosts" : counted(ghosts, "ghost", "ghosts")) + " among " +
+                           counted(report.census.processes, "process", "processes") +
                            (report.all_users ? "" : " (user " + shown(report.user) + ")");
   const std::string when = ", " + local_time(report.census.taken_at) + ": ";
   const std::size_t rest = width(when) + width(what);
@@ -181,8 +173,7 @@ std::string command_of(const census_entry& entry) {
 }
 
 std::string age_of(const audit_report& report, const census_entry& entry, const char* between) {
-  return age(std::chrono::duration_cast<std::chrono::seconds>(report.census.taken_at -
-                                                              entry.process.started_at),
+  return age(std::chrono::duration_cast<std::chrono::seconds>(report.census.taken_at - entry.process.started_at),
              between);
 }
 
@@ -198,9 +189,8 @@ std::string audit_text(const audit_report& report, std::size_t columns) {
   text += "\n";
   for (const blind_spot& each : report.census.blind_spots) {
     const bool others = each.what == "other_users" && !report.all_users;
-    text += row("", "not seen: " + shown(each.text) + (others ? " (use sudo or --all-users)" : ""),
-                2, columns)
-                .substr(2);
+    text +=
+        row("", "not seen: " + shown(each.text) + (others ? " (use sudo or --all-users)" : ""), 2, columns).substr(2);
   }
   return text + summary_of(report) + ".   exit " + std::to_string(report.exit_code) + "\n";
 }

@@ -17,8 +17,7 @@ std::string headline_of(const audit_report& report);
 std::string command_of(const instance_guard::census_entry& entry);
 
 /// "7d 2h" when the census was taken.
-std::string age_of(const audit_report& report, const instance_guard::census_entry& entry,
-                   const char* between = " ");
+std::string age_of(const audit_report& report, const instance_guard::census_entry& entry, const char* between = " ");
 
 /// One row a process, for a terminal of 120 columns.
 std::string audit_wide_table(const audit_report& report, std::size_t columns);

@@ -38,7 +38,6 @@ struct reap_arguments {
 
 /// Ends ghosts: those with these pids, or all orphans, of a census taken now; with their
 /// descendants. What to exit with.
-int reap_ghosts(const reap_arguments& arguments, std::chrono::milliseconds grace,
-                const invocation& call);
+int reap_ghosts(const reap_arguments& arguments, std::chrono::milliseconds grace, const invocation& call);
 
 }  // namespace tool

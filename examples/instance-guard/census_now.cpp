@@ -46,8 +46,7 @@ census_options options_of(const census_arguments& arguments) {
 /// Whether a second look would tell anything.
 bool has_zombies(const process_table& table, const census_options& options) {
   const bool wanted =
-      options.kinds.empty() ||
-      std::count(options.kinds.begin(), options.kinds.end(), ghost_kind::zombie) > 0;
+      options.kinds.empty() || std::count(options.kinds.begin(), options.kinds.end(), ghost_kind::zombie) > 0;
   return wanted && std::any_of(table.begin(), table.end(), [&](const process_info& each) {
            return each.ended() && (options.all_users || each.user == ::geteuid());
          });

@@ -32,8 +32,7 @@ void add_census_options(CLI::App& sub, census_arguments& to) {
       ->check(check_pattern)
       ->type_name("PATTERN")
       ->allow_extra_args(false);
-  add_duration_option(sub, "--min-age", to.min_age,
-                      "Younger ones are no orphans or duplicates (default 10m)");
+  add_duration_option(sub, "--min-age", to.min_age, "Younger ones are no orphans or duplicates (default 10m)");
 }
 
 void add_audit_options(CLI::App& sub, census_arguments& to) {
@@ -55,10 +54,8 @@ void add_audit_options(CLI::App& sub, census_arguments& to) {
       })
       ->type_name("NAME=PATTERN[=COUNT]")
       ->allow_extra_args(false);
-  add_duration_option(sub, "--older-than", to.older_than,
-                      "Threshold of the note long-running (default 24h)");
-  add_duration_option(sub, "--zombie-wait", to.zombie_wait,
-                      "How long a zombie must stay one (default 2s)");
+  add_duration_option(sub, "--older-than", to.older_than, "Threshold of the note long-running (default 24h)");
+  add_duration_option(sub, "--zombie-wait", to.zombie_wait, "How long a zombie must stay one (default 2s)");
 }
 
 service_rule parse_service(const std::string& text) {
@@ -70,8 +67,8 @@ service_rule parse_service(const std::string& text) {
   result.pattern = text.substr(sign + 1);
   const std::size_t last = result.pattern.rfind('=');
   const std::string count = last == std::string::npos ? "" : result.pattern.substr(last + 1);
-  const bool is_number = !count.empty() && count.size() < 7 &&
-                         count.find_first_not_of("0123456789") == std::string::npos;
+  const bool is_number =
+      !count.empty() && count.size() < 7 && count.find_first_not_of("0123456789") == std::string::npos;
   if (is_number && last > 0) {
     result.count = static_cast<std::size_t>(std::strtoul(count.c_str(), nullptr, 10));
     result.pattern.erase(last);

@@ -34,19 +34,15 @@ int complain(const CLI::App& root, std::string what) {
 
 std::string version_text() {
   return "instance-guard " + std::to_string(INSTANCE_GUARD_VERSION_MAJOR) + "." +
-         std::to_string(INSTANCE_GUARD_VERSION_MINOR) + "." +
-         std::to_string(INSTANCE_GUARD_VERSION_PATCH);
+         std::to_string(INSTANCE_GUARD_VERSION_MINOR) + "." + std::to_string(INSTANCE_GUARD_VERSION_PATCH);
 }
 
 void split(int count, char** arguments, invocation& call) {
   for (int i = 1; i < count; ++i) {
     const std::string each = arguments[i];
-    if (call.has_command)
-      call.command.push_back(each);
-    else if (each == "--")
-      call.has_command = true;
-    else
-      call.words.push_back(each);
+    if (call.has_command) call.command.push_back(each);
+    else if (each == "--") call.has_command = true;
+    else call.words.push_back(each);
   }
 }
 
@@ -61,8 +57,7 @@ int answer(CLI::App& root, invocation& call) {
     return root.exit(success) == 0 ? 0 : exit_fault;
   } catch (const CLI::ParseError& error) {
     const bool bare = !call.has_command && !call.words.empty() && call.words.front() == "run";
-    return complain(
-        root, bare ? "the command stands behind --: run [OPTION]... -- COMMAND" : error.what());
+    return complain(root, bare ? "the command stands behind --: run [OPTION]... -- COMMAND" : error.what());
   } catch (const std::exception& error) {
     return complain(root, error.what());
   }

@@ -47,8 +47,7 @@ std::string bash_values(const command_doc& command) {
     std::string what = "COMPREPLY=()";
     if (!words.empty()) what = "COMPREPLY=($(compgen -W '" + joined(words) + "' -- \"$current\"))";
     if (each.value == "DIR") what = "COMPREPLY=($(compgen -d -- \"$current\"))";
-    if (each.value == "NAME")
-      what = "COMPREPLY=($(compgen -W \"$(" + std::string(names) + ")\" -- \"$current\"))";
+    if (each.value == "NAME") what = "COMPREPLY=($(compgen -W \"$(" + std::string(names) + ")\" -- \"$current\"))";
     text += "      " + pattern + ") " + what + "; return ;;\n";
   }
   return text;
@@ -56,8 +55,7 @@ std::string bash_values(const command_doc& command) {
 
 std::string flags_of(const command_doc& command) {
   std::vector<std::string> words;
-  for (const option_doc& each : command.options)
-    words.insert(words.end(), each.flags.begin(), each.flags.end());
+  for (const option_doc& each : command.options) words.insert(words.end(), each.flags.begin(), each.flags.end());
   return joined(words);
 }
 
@@ -95,11 +93,9 @@ std::string bash(const command_doc& root) {
           "    done\n";
     text += "    case $before in\n" + bash_values(each) + "    esac\n";
     const std::string flags = flags_of(each) + (each.runs_command ? " --" : "");
-    text += "    if [[ $current == -* ]]; then COMPREPLY=($(compgen -W '" + flags +
-            "' -- \"$current\"))\n";
+    text += "    if [[ $current == -* ]]; then COMPREPLY=($(compgen -W '" + flags + "' -- \"$current\"))\n";
     if (takes_names(each))
-      text +=
-          "    else COMPREPLY=($(compgen -W \"$(" + std::string(names) + ")\" -- \"$current\"))\n";
+      text += "    else COMPREPLY=($(compgen -W \"$(" + std::string(names) + ")\" -- \"$current\"))\n";
     text += "    fi ;;\n";
   }
   return text + "  esac\n}\ncomplete -F _instance_guard instance-guard\n";
@@ -134,8 +130,7 @@ std::string zsh(const command_doc& root) {
       "_instance_guard() {\n"
       "  local -a subcommands\n"  // not commands: that is zsh's own table
       "  subcommands=(\n";
-  for (const command_doc& each : root.commands)
-    text += "    '" + each.name + ":" + zsh_text(each.text) + "'\n";
+  for (const command_doc& each : root.commands) text += "    '" + each.name + ":" + zsh_text(each.text) + "'\n";
   text +=
       "  )\n"
       "  if ((CURRENT == 2)); then\n"
@@ -162,8 +157,7 @@ std::string zsh(const command_doc& root) {
       if (option.flags.empty())
         text += std::string(" \\\n      '") + (option.many ? "*" : "1") + zsh_value(option) + "'";
       for (const std::string& flag : option.flags)
-        text +=
-            " \\\n      '*" + flag + "[" + zsh_text(option.text) + "]" + zsh_value(option) + "'";
+        text += " \\\n      '*" + flag + "[" + zsh_text(option.text) + "]" + zsh_value(option) + "'";
     }
     text += " ;;\n";
   }
@@ -174,22 +168,17 @@ std::string fish(const command_doc& root) {
   const std::string base = "complete -c instance-guard";
   std::string text = "# fish completion for instance-guard\n" + base + " -f\n";
   for (const command_doc& each : root.commands)
-    text +=
-        base + " -n __fish_use_subcommand -a " + each.name + " -d '" + quoted(each.text) + "'\n";
+    text += base + " -n __fish_use_subcommand -a " + each.name + " -d '" + quoted(each.text) + "'\n";
   for (const command_doc& each : root.commands) {
     const std::string here = base + " -n '__fish_seen_subcommand_from " + each.name + "'";
     for (const option_doc& option : each.options) {
       std::string line = here;
       for (const std::string& flag : option.flags)
         line += flag.rfind("--", 0) == 0 ? " -l " + flag.substr(2) : " -s " + flag.substr(1);
-      if (option.value == "NAME")
-        line += std::string(option.flags.empty() ? "" : " -x") + " -a \"(" + names + ")\"";
-      else if (option.value == "DIR")
-        line += " -x -a '(__fish_complete_directories)'";
-      else if (!choices(option).empty())
-        line += " -x -a '" + joined(choices(option)) + "'";
-      else if (!option.value.empty())
-        line += " -x";
+      if (option.value == "NAME") line += std::string(option.flags.empty() ? "" : " -x") + " -a \"(" + names + ")\"";
+      else if (option.value == "DIR") line += " -x -a '(__fish_complete_directories)'";
+      else if (!choices(option).empty()) line += " -x -a '" + joined(choices(option)) + "'";
+      else if (!option.value.empty()) line += " -x";
       text += line + " -d '" + quoted(option.text) + "'\n";
     }
     if (each.runs_command)

@@ -85,10 +85,8 @@ int run_doctor(const doctor_arguments& arguments) {
     document["checks"] = json::array();
     for (const section& part : all)
       for (const finding& each : part.findings)
-        document["checks"].push_back({{"promise", part.title},
-                                      {"name", each.name},
-                                      {"result", json_of(each.result)},
-                                      {"text", each.text}});
+        document["checks"].push_back(
+            {{"promise", part.title}, {"name", each.name}, {"result", json_of(each.result)}, {"text", each.text}});
     print(dumped(document));
   } else {
     print(in_words(all, missing));

@@ -138,8 +138,7 @@ std::optional<std::string> actor::line() {
       buffer_.erase(0, newline + 1);
       return first;
     }
-    const auto left =
-        std::chrono::duration_cast<std::chrono::milliseconds>(end - steady_clock::now());
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - steady_clock::now());
     pollfd entry{out_.get(), POLLIN, 0};
     if (left.count() <= 0 || ::poll(&entry, 1, static_cast<int>(left.count())) <= 0) return {};
     char text[4096];
@@ -177,13 +176,11 @@ pid_t number_behind(const std::string& line, const std::string& word) {
 void forget(const std::string& name) {
   std::error_code ec;
   const instance_guard::lock_status left = query_lock(name, instance_guard::lock_options{}, ec);
-  const bool nobodys = left.state == instance_guard::lock_state::free ||
-                       left.state == instance_guard::lock_state::abandoned;
+  const bool nobodys =
+      left.state == instance_guard::lock_state::free || left.state == instance_guard::lock_state::abandoned;
   if (!ec && nobodys && !left.path.empty()) ::unlink(left.path.c_str());
 }
 
-std::string doctors_name(const std::string& purpose) {
-  return "doctor-" + purpose + "-" + std::to_string(::getpid());
-}
+std::string doctors_name(const std::string& purpose) { return "doctor-" + purpose + "-" + std::to_string(::getpid()); }
 
 }  // namespace tool

@@ -11,20 +11,19 @@ struct doctor_anchor {
   std::string_view anchor;  ///< of a heading of that page
 };
 
-inline constexpr doctor_anchor doctor_anchors[] = {
-    {"lock", "it-exists-once"},
-    {"socket", "it-exists-once"},
-    {"ageing", "it-exists-once"},
-    {"release", "it-leaves-nothing-behind"},
-    {"adopt", "its-children-die-with-it"},
-    {"kill -9", "its-children-die-with-it"},
-    {"both", "both-killed"},
-    {"setuid", "setuid"},
-    {"pidfd", "where-the-system-cant-do-it"},
-    {"reaper", "where-the-system-cant-do-it"},
-    {"/proc", "where-the-system-cant-do-it"},
-    {"init", "pid-1"},
-    {"own", "where-the-system-cant-do-it"}};
+inline constexpr doctor_anchor doctor_anchors[] = {{"lock", "it-exists-once"},
+                                                   {"socket", "it-exists-once"},
+                                                   {"ageing", "it-exists-once"},
+                                                   {"release", "it-leaves-nothing-behind"},
+                                                   {"adopt", "its-children-die-with-it"},
+                                                   {"kill -9", "its-children-die-with-it"},
+                                                   {"both", "both-killed"},
+                                                   {"setuid", "setuid"},
+                                                   {"pidfd", "where-the-system-cant-do-it"},
+                                                   {"reaper", "where-the-system-cant-do-it"},
+                                                   {"/proc", "where-the-system-cant-do-it"},
+                                                   {"init", "pid-1"},
+                                                   {"own", "where-the-system-cant-do-it"}};
 
 /// "docs/reliability.md#setuid", or the page alone.
 inline std::string where_told(std::string_view check) {

@@ -52,8 +52,7 @@ finding check_adoption() {
   const auto report = group.terminate(ec);
   if (!adopted) return found("adopt", false, "a double fork with setsid was lost: not adopted");
   return found("adopt", !ec && report.proven_empty,
-               "double fork + setsid came back to the warden (" +
-                   std::string(to_string(report.mechanism)) + ")" +
+               "double fork + setsid came back to the warden (" + std::string(to_string(report.mechanism)) + ")" +
                    (report.proven_empty ? "" : "; but: " + report.str()));
 }
 
@@ -64,10 +63,8 @@ struct owner_with_children {
     while (children.size() < wanted || !warden) {
       const auto line = owner.line();
       if (!line) break;
-      if (const pid_t pid = number_behind(*line, "ready"); pid > 0)
-        children.push_back(process_identity::of(pid, ec));
-      if (const pid_t pid = number_behind(*line, "warden"); pid > 0)
-        warden = process_identity::of(pid, ec);
+      if (const pid_t pid = number_behind(*line, "ready"); pid > 0) children.push_back(process_identity::of(pid, ec));
+      if (const pid_t pid = number_behind(*line, "warden"); pid > 0) warden = process_identity::of(pid, ec);
     }
   }
   bool complete() const { return children.size() == wanted && warden; }
@@ -106,11 +103,9 @@ finding check_kill() {
   all.owner.wait();
   const bool free = actor({"start", name}).wait() == 0;
   forget(name);
-  const std::string count = std::to_string(all.wanted - all.alive()) + " of " +
-                            std::to_string(all.wanted) + " descendants gone in " +
-                            std::to_string(took.count()) + " ms";
-  return found("kill -9", gone && free,
-               "owner killed, " + count + (free ? "" : "; the next start fails"));
+  const std::string count = std::to_string(all.wanted - all.alive()) + " of " + std::to_string(all.wanted) +
+                            " descendants gone in " + std::to_string(took.count()) + " ms";
+  return found("kill -9", gone && free, "owner killed, " + count + (free ? "" : "; the next start fails"));
 }
 
 finding check_both() {
@@ -138,16 +133,14 @@ finding check_both() {
 }
 
 finding check_setuid() {
-  if (::geteuid() != 0)
-    return found("setuid", false, "not tried: needs a setuid program; such a child may survive");
+  if (::geteuid() != 0) return found("setuid", false, "not tried: needs a setuid program; such a child may survive");
   std::error_code ec;
   process_group group({.grace = milliseconds(100)}, ec);
   instance_guard::spawn_options options;
   options.out = instance_guard::stdio::pipe();
   auto child = ec ? instance_guard::child() : group.spawn(role({"other-user"}), options, ec);
   if (ec) return found("setuid", false, "not tried: " + ec.message());
-  if (first_pid(child) == 0)
-    return found("setuid", false, "not tried: a child can't become another user here");
+  if (first_pid(child) == 0) return found("setuid", false, "not tried: a child can't become another user here");
   const auto report = group.terminate(ec);
   return found("setuid", !ec && report.proven_empty,
                report.proven_empty ? "a child that became another user ended as well"
@@ -156,8 +149,6 @@ finding check_setuid() {
 
 }  // namespace
 
-std::vector<finding> check_children() {
-  return {check_adoption(), check_kill(), check_both(), check_setuid()};
-}
+std::vector<finding> check_children() { return {check_adoption(), check_kill(), check_both(), check_setuid()}; }
 
 }  // namespace tool

@@ -36,8 +36,7 @@ finding check_pidfd() {
   actor sleeper({"sleep"});
   const auto line = sleeper.line();
   std::error_code ec;
-  auto handle =
-      process_handle::open(process_identity::of(number_behind(line.value_or(""), "ready"), ec), ec);
+  auto handle = process_handle::open(process_identity::of(number_behind(line.value_or(""), "ready"), ec), ec);
   if (!ec) handle.signal(SIGTERM, ec);
   const bool ended = !ec && handle.wait_for(patience, ec);
   if (!ended) return found("pidfd", false, "a process can't be signalled: " + ec.message());
@@ -97,8 +96,7 @@ finding check_cgroup() {
   const std::string own = own_cgroup();
   if (own.empty()) return {"cgroup", verdict::note, "no cgroups of version 2" + otherwise};
   const std::string made = own + "/" + doctors_name("cgroup");
-  if (::mkdir(made.c_str(), 0755) != 0)
-    return {"cgroup", verdict::note, "none is delegated to this user" + otherwise};
+  if (::mkdir(made.c_str(), 0755) != 0) return {"cgroup", verdict::note, "none is delegated to this user" + otherwise};
   finding result{"cgroup", verdict::note, "cgroup.kill does not work" + otherwise};
   {
     actor sleeper({"sleep"});
@@ -138,8 +136,7 @@ finding check_init() {
   pid_t numbers[2] = {0, 0};
   pollfd entry{answer.get(), POLLIN, 0};
   const auto limit = static_cast<int>(milliseconds(patience).count());
-  if (::poll(&entry, 1, limit) <= 0 ||
-      ::read(answer.get(), numbers, sizeof numbers) != sizeof numbers)
+  if (::poll(&entry, 1, limit) <= 0 || ::read(answer.get(), numbers, sizeof numbers) != sizeof numbers)
     return found("init", false, "not tried: an orphan does not answer");
   process_facts facts;
   // Some look round now and then only, and more slowly where there is much to do.
@@ -149,8 +146,7 @@ finding check_init() {
     reaped = !read_facts(numbers[0], facts) || facts.parent != numbers[1];
     if (!reaped) std::this_thread::sleep_for(milliseconds(1));
   }
-  const std::string who =
-      "pid " + std::to_string(numbers[1]) + " (" + shown(name_of(numbers[1])) + ")";
+  const std::string who = "pid " + std::to_string(numbers[1]) + " (" + shown(name_of(numbers[1])) + ")";
   return found("init", reaped,
                reaped ? who + " adopts and reaps what a killed owner leaves"
                       : who + " does not reap: the warden of a killed owner stays a zombie");

@@ -26,10 +26,9 @@ std::string file_system_of(const std::string& path) {
   constexpr struct {
     unsigned long magic;
     const char* name;
-  } known[] = {{0x01021994, "tmpfs"}, {0xef53, "ext4"},        {0x58465342, "xfs"},
-               {0x9123683e, "btrfs"}, {0x794c7630, "overlay"}, {0x2fc12fc1, "zfs"},
-               {0x6969, "nfs"},       {0x01021997, "9p"},      {0x65735546, "fuse"},
-               {0xf2f52010, "f2fs"},  {0x858458f6, "ramfs"}};
+  } known[] = {{0x01021994, "tmpfs"},   {0xef53, "ext4"},     {0x58465342, "xfs"},  {0x9123683e, "btrfs"},
+               {0x794c7630, "overlay"}, {0x2fc12fc1, "zfs"},  {0x6969, "nfs"},      {0x01021997, "9p"},
+               {0x65735546, "fuse"},    {0xf2f52010, "f2fs"}, {0x858458f6, "ramfs"}};
   const auto type = static_cast<unsigned long>(facts.f_type) & 0xffffffffUL;
   for (const auto& each : known)
     if (each.magic == type) return each.name;
@@ -49,10 +48,8 @@ bool is_refused(const std::vector<std::string>& words) { return actor(words).wai
 
 finding check_socket(const std::string& name) {
   // A start that looks for the file in another place finds none: only the second lock is left.
-  std::string place =
-      (std::filesystem::temp_directory_path() / "instance-guard-doctor.XXXXXX").string();
-  if (::mkdtemp(place.data()) == nullptr)
-    return found("socket", false, "not tried: " + place + " can't be made");
+  std::string place = (std::filesystem::temp_directory_path() / "instance-guard-doctor.XXXXXX").string();
+  if (::mkdtemp(place.data()) == nullptr) return found("socket", false, "not tried: " + place + " can't be made");
   const bool refused = is_refused({"take", name, place});
   std::error_code ignored;
   std::filesystem::remove_all(place, ignored);
@@ -62,8 +59,7 @@ finding check_socket(const std::string& name) {
 }
 
 finding check_ageing(const std::string& directory) {
-  const instance_guard::file_descriptor opened(
-      ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const instance_guard::file_descriptor opened(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   const bool taken = opened && ::flock(opened.get(), LOCK_EX | LOCK_NB) == 0;
   const bool kept = opened && !taken && errno == EWOULDBLOCK;
   return found("ageing", kept,
@@ -87,20 +83,19 @@ std::vector<finding> check_names() {
   const bool refused = is_refused({"take", name});
   const std::string where = directory + " (" + file_system_of(directory) + ")";
   result.push_back(
-      found("lock", refused,
-            refused ? "flock on " + where : "a second start is not refused by flock on " + where));
+      found("lock", refused, refused ? "flock on " + where : "a second start is not refused by flock on " + where));
   result.push_back(check_socket(name));
   result.push_back(check_ageing(directory));
   lock.release();
   const bool free = actor({"take", name}).wait() == 0;
-  result.push_back(found("release", free,
-                         free ? "the name is free again at once, and no file is left"
-                              : "a name that was let go can't be taken"));
+  result.push_back(
+      found("release", free,
+            free ? "the name is free again at once, and no file is left" : "a name that was let go can't be taken"));
   forget(name);
   const bool root = ::geteuid() == 0;
-  result.push_back({"scope", verdict::note,
-                    std::string("names are per user: ") + (root ? "another user's" : "root's") +
-                        " `shiva` is another one"});
+  result.push_back(
+      {"scope", verdict::note,
+       std::string("names are per user: ") + (root ? "another user's" : "root's") + " `shiva` is another one"});
   return result;
 }
 

@@ -30,8 +30,7 @@ bool is_seen(pid_t pid) {
 
 std::string user_name() {
   const passwd* entry = ::getpwuid(::geteuid());
-  return entry != nullptr && entry->pw_name != nullptr ? entry->pw_name
-                                                       : std::to_string(::geteuid());
+  return entry != nullptr && entry->pw_name != nullptr ? entry->pw_name : std::to_string(::geteuid());
 }
 
 }  // namespace
@@ -52,22 +51,20 @@ std::vector<finding> check_sight() {
   std::vector<finding> result;
   const std::string user = "user " + shown(user_name());
   if (own.seen == own.all)
-    result.push_back(found("own", own.all > 0,
-                           "all " + counted(own.all, "process", "processes") + " of " + user));
+    result.push_back(found("own", own.all > 0, "all " + counted(own.all, "process", "processes") + " of " + user));
   else
     result.push_back({"own", verdict::part,
-                      "no executable or directory of " + std::to_string(own.all - own.seen) +
-                          " of " + counted(own.all, "process", "processes") + " of " + user});
+                      "no executable or directory of " + std::to_string(own.all - own.seen) + " of " +
+                          counted(own.all, "process", "processes") + " of " + user});
   const std::string of_others = " of other users";
   if (others.seen == others.all)
     result.push_back({"others", verdict::ok,
-                      others.all == 0
-                          ? "none there, or none shown (hidepid)"
-                          : "all " + counted(others.all, "process", "processes") + of_others});
+                      others.all == 0 ? "none there, or none shown (hidepid)"
+                                      : "all " + counted(others.all, "process", "processes") + of_others});
   else
-    result.push_back({"others", verdict::part,
-                      "no executable or directory of " +
-                          counted(others.all - others.seen, "process", "processes") + of_others});
+    result.push_back(
+        {"others", verdict::part,
+         "no executable or directory of " + counted(others.all - others.seen, "process", "processes") + of_others});
   return result;
 }
 

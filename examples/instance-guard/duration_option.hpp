@@ -12,9 +12,7 @@ namespace tool {
 inline CLI::Option* add_duration_option(CLI::App& sub, const std::string& name, std::string& to,
                                         const std::string& text) {
   return sub.add_option(name, to, text)
-      ->check([](const std::string& value) {
-        return parse_duration(value) ? std::string() : bad_duration(value);
-      })
+      ->check([](const std::string& value) { return parse_duration(value) ? std::string() : bad_duration(value); })
       ->type_name("DURATION");
 }
 

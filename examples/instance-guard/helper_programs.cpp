@@ -25,12 +25,11 @@ namespace {
 using namespace instance_guard;
 
 bool is_object_name(const std::string& text) {
-  return (text.size() == 40 || text.size() == 64) &&
-         text.find_first_not_of("0123456789abcdef") == std::string::npos;
+  return (text.size() == 40 || text.size() == 64) && text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
 
-std::optional<int> count_commits(const std::string& program, const std::string& directory,
-                                 const std::string& from, const std::string& to) {
+std::optional<int> count_commits(const std::string& program, const std::string& directory, const std::string& from,
+                                 const std::string& to) {
   std::error_code ec;
   process_group group(ec);
   if (ec) return {};
@@ -62,16 +61,14 @@ std::string helper_program(const std::string& name) {
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", ec);
   if (ec) return {};
   const std::filesystem::path beside = self.parent_path();
-  for (const std::filesystem::path& directory :
-       {beside, beside.parent_path() / "libexec" / "instance-guard"}) {
+  for (const std::filesystem::path& directory : {beside, beside.parent_path() / "libexec" / "instance-guard"}) {
     const std::string path = directory / name;
     if (::access(path.c_str(), X_OK) == 0) return path;
   }
   return {};
 }
 
-std::function<std::optional<int>(const std::filesystem::path&, const std::string&,
-                                 const std::string&)>
+std::function<std::optional<int>(const std::filesystem::path&, const std::string&, const std::string&)>
 commit_counter() {
   const std::string program = helper_program("instance-guard-commits");
   if (program.empty()) return {};
@@ -93,8 +90,7 @@ std::string read_webhook_file(const std::string& path) {
   if (!file || ::fstat(file.get(), &facts) != 0)
     throw std::runtime_error(what + ": " + std::system_category().message(errno));
   if (!S_ISREG(facts.st_mode)) throw std::runtime_error(what + " is no file");
-  if ((facts.st_mode & 0077) != 0)
-    throw std::runtime_error(what + " can be read by others: chmod 600 it");
+  if ((facts.st_mode & 0077) != 0) throw std::runtime_error(what + " can be read by others: chmod 600 it");
   char text[4096];
   const ssize_t size = ::read(file.get(), text, sizeof text);
   std::string address(text, size > 0 ? static_cast<std::size_t>(size) : 0);
@@ -105,8 +101,7 @@ std::string read_webhook_file(const std::string& path) {
 
 void post(const std::string& address, const std::vector<std::string>& payloads) {
   const std::string program = helper_program("instance-guard-post");
-  if (program.empty())
-    throw std::runtime_error("can't post: instance-guard-post is not there (built without libcurl)");
+  if (program.empty()) throw std::runtime_error("can't post: instance-guard-post is not there (built without libcurl)");
   process_group group;
   run_options options;
   options.timeout = std::chrono::seconds(60);

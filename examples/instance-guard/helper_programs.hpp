@@ -22,8 +22,7 @@ namespace tool {
 std::string helper_program(const std::string& name);
 
 /// For census_options::commits_between; asks once for each answer.
-std::function<std::optional<int>(const std::filesystem::path&, const std::string&,
-                                 const std::string&)>
+std::function<std::optional<int>(const std::filesystem::path&, const std::string&, const std::string&)>
 commit_counter();
 
 /// Posts each payload to a webhook. The address is never on a command line, in an environment, or

@@ -44,8 +44,7 @@ file_descriptor open_directory(const std::string& path, int& fault) {
 
 /// What is missing of the path, readable by its owner alone.
 void make_directory(const std::string& path) {
-  for (std::size_t slash = path.find('/', 1); slash != std::string::npos;
-       slash = path.find('/', slash + 1))
+  for (std::size_t slash = path.find('/', 1); slash != std::string::npos; slash = path.find('/', slash + 1))
     ::mkdir(path.substr(0, slash).c_str(), 0700);
   ::mkdir(path.c_str(), 0700);
 }
@@ -76,8 +75,7 @@ std::string state_directory() {
   // A service manager that gives several separates them by colons.
   const std::string given = variable("STATE_DIRECTORY");
   if (is_absolute(given)) return given.substr(0, given.find(':'));
-  if (const std::string state = variable("XDG_STATE_HOME"); is_absolute(state))
-    return state + "/instance-guard";
+  if (const std::string state = variable("XDG_STATE_HOME"); is_absolute(state)) return state + "/instance-guard";
   const std::string home = variable("HOME");
   struct stat facts = {};
   // A home that is not there is not made.
@@ -90,11 +88,10 @@ std::optional<wall_time> read_last_ghost(const std::string& path, wall_time now)
   int fault = 0;
   const file_descriptor directory = open_directory(path, fault);
   if (!directory) return {};
-  const file_descriptor file(::openat(directory.get(), file_name,
-                                      O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
+  const file_descriptor file(
+      ::openat(directory.get(), file_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
   struct stat facts = {};
-  if (!file || ::fstat(file.get(), &facts) != 0 || !S_ISREG(facts.st_mode) || !is_safe(facts))
-    return {};
+  if (!file || ::fstat(file.get(), &facts) != 0 || !S_ISREG(facts.st_mode) || !is_safe(facts)) return {};
   char text[64];
   const ssize_t size = ::read(file.get(), text, sizeof text);
   const auto value = number_of({text, size > 0 ? static_cast<std::size_t>(size) : 0});
@@ -116,13 +113,11 @@ std::string write_last_ghost(const std::string& path, wall_time at) {
   if (fault == 0) {
     // What an earlier process with this number has left.
     ::unlinkat(directory.get(), temporary.c_str(), 0);
-    const file_descriptor file(::openat(directory.get(), temporary.c_str(),
-                                        O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+    const file_descriptor file(
+        ::openat(directory.get(), temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
     const auto since = std::chrono::duration_cast<seconds>(at.time_since_epoch());
     fault = file ? write_all(file.get(), std::to_string(since.count()) + "\n") : errno;
-    if (fault == 0 &&
-        ::renameat(directory.get(), temporary.c_str(), directory.get(), file_name) != 0)
-      fault = errno;
+    if (fault == 0 && ::renameat(directory.get(), temporary.c_str(), directory.get(), file_name) != 0) fault = errno;
     if (fault != 0) ::unlinkat(directory.get(), temporary.c_str(), 0);
   }
   if (fault == 0) return {};

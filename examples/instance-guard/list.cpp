@@ -32,14 +32,12 @@ using table_row = std::array<std::string, 6>;
 
 /// A process that holds several names is told once: of the others the first one is named.
 std::string first_name_of(const lock_view& view) {
-  return view.also.empty() || view.also.front() > view.status.name ? std::string()
-                                                                   : view.also.front();
+  return view.also.empty() || view.also.front() > view.status.name ? std::string() : view.also.front();
 }
 
 std::string came_from(const lock_view& view) {
   const lock_status& status = view.status;
-  const std::string pid =
-      status.holder ? "pid " + std::to_string(status.holder->process.pid) : std::string("holder");
+  const std::string pid = status.holder ? "pid " + std::to_string(status.holder->process.pid) : std::string("holder");
   const std::string when = view.ended_at ? " " + age_since(*view.ended_at, "") + " ago" : "";
   if (status.state == lock_state::cleaning_up) {
     const std::string left = counted(view.children.size(), "child left", "children left");
@@ -105,8 +103,7 @@ std::string table(const std::vector<lock_view>& views) {
   if (total > columns()) widths[4] -= std::min(widths[4] - head[4].size(), total - columns());
   std::string text;
   for (const table_row& each : rows) text += line_of(each, widths);
-  if (std::any_of(views.begin(), views.end(),
-                  [](const lock_view& each) { return each.status.replaced_code; }))
+  if (std::any_of(views.begin(), views.end(), [](const lock_view& each) { return each.status.replaced_code; }))
     text += "! runs code that has been replaced\n";
   return text;
 }

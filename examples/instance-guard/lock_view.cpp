@@ -18,16 +18,13 @@ using std::chrono::system_clock;
 namespace {
 
 bool same_holder(const lock_status& one, const lock_status& other) {
-  return one.holder && other.holder && one.state == lock_state::held &&
-         other.state == lock_state::held && one.holder->process.complete() &&
-         one.holder->process == other.holder->process;
+  return one.holder && other.holder && one.state == lock_state::held && other.state == lock_state::held &&
+         one.holder->process.complete() && one.holder->process == other.holder->process;
 }
 
 json optional_text(const std::string& text) { return text.empty() ? json() : json(text); }
 
-json optional_time(const std::optional<system_clock::time_point>& at) {
-  return at ? json(utc_time(*at)) : json();
-}
+json optional_time(const std::optional<system_clock::time_point>& at) { return at ? json(utc_time(*at)) : json(); }
 
 json holder_json(const lock_status& status) {
   const lock_record& record = *status.holder;
@@ -50,11 +47,9 @@ json holder_json(const lock_status& status) {
 
 std::optional<system_clock::time_point> ended_at(const lock_status& status) {
   // A warden dates the file when it sees its owner end.
-  const bool over =
-      status.state == lock_state::abandoned || status.state == lock_state::cleaning_up;
+  const bool over = status.state == lock_state::abandoned || status.state == lock_state::cleaning_up;
   struct stat facts = {};
-  if (!over || !status.holder || !status.holder->warden || ::stat(status.path.c_str(), &facts) != 0)
-    return {};
+  if (!over || !status.holder || !status.holder->warden || ::stat(status.path.c_str(), &facts) != 0) return {};
   return system_clock::time_point(std::chrono::seconds(facts.st_mtime));
 }
 
@@ -94,8 +89,7 @@ json to_json(const lock_view& view) {
   json result;
   result["name"] = status.name;
   result["scope"] = scope_text(status.scope);
-  result["state"] =
-      status.state == lock_state::cleaning_up ? "cleaning_up" : state_text(status.state);
+  result["state"] = status.state == lock_state::cleaning_up ? "cleaning_up" : state_text(status.state);
   result["path"] = status.path.string();
   result["holder"] = status.holder ? holder_json(status) : json();
   result["ended_at"] = optional_time(view.ended_at);
@@ -107,8 +101,7 @@ json to_json(const lock_view& view) {
     result["children"].push_back({{"pid", each.process.pid}, {"command", each.command}});
   result["refusals"] = json::array();
   for (const instance_guard::refusal& each : status.refusals)
-    result["refusals"].push_back(
-        {{"at", utc_time(each.at)}, {"pid", each.pid}, {"started_from", each.started_from}});
+    result["refusals"].push_back({{"at", utc_time(each.at)}, {"pid", each.pid}, {"started_from", each.started_from}});
   result["other_users"] = json::array();
   for (const instance_guard::other_holder& each : status.others)
     result["other_users"].push_back(

@@ -21,21 +21,18 @@ struct child_view {
 struct lock_view {
   instance_guard::lock_status status = {};
   std::vector<child_view> children = {};
-  std::vector<std::string> also = {};  ///< other names of the same process and scope
+  std::vector<std::string> also = {};                                  ///< other names of the same process and scope
   std::optional<std::chrono::system_clock::time_point> ended_at = {};  ///< as ended_at() says
 };
 
 /// Completes a status; `all` are the names of the same scope.
-lock_view view_of(instance_guard::lock_status status,
-                  const std::vector<instance_guard::lock_status>& all);
+lock_view view_of(instance_guard::lock_status status, const std::vector<instance_guard::lock_status>& all);
 
 /// When its holder ended, of a name that is abandoned or cleaning up, if anybody saw it.
-std::optional<std::chrono::system_clock::time_point> ended_at(
-    const instance_guard::lock_status& status);
+std::optional<std::chrono::system_clock::time_point> ended_at(const instance_guard::lock_status& status);
 
 /// When its holder took it; empty where that is not known (a holder seen by its socket alone).
-std::optional<std::chrono::system_clock::time_point> held_since(
-    const instance_guard::lock_status& status);
+std::optional<std::chrono::system_clock::time_point> held_since(const instance_guard::lock_status& status);
 
 const char* state_text(instance_guard::lock_state state);  ///< "cleaning up"
 const char* scope_text(instance_guard::lock_scope scope);  ///< "user", "host"

@@ -34,8 +34,7 @@ inline void add_look_options(CLI::App& sub, look_options& to) {
   sub.add_option("--scope", to.scope, "Only this one (default: both; with --directory, user)")
       ->check(CLI::IsMember({"user", "host"}))
       ->type_name("user|host");
-  sub.add_option("--directory", to.directory, "Where the lock files are, if the program chose that")
-      ->type_name("DIR");
+  sub.add_option("--directory", to.directory, "Where the lock files are, if the program chose that")->type_name("DIR");
 }
 
 /// For all but `run`: before anything else is looked at.

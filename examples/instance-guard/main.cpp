@@ -26,8 +26,7 @@ constexpr char examples[] =
     "instance-guard run --help says more of one subcommand.";
 
 /// Everything has been said and ended when it returns: what runs at exit would only take time.
-[[noreturn]] int run_now(const tool::run_settings& settings,
-                         const std::vector<std::string>& command) {
+[[noreturn]] int run_now(const tool::run_settings& settings, const std::vector<std::string>& command) {
   try {
     ::_exit(tool::run(settings, command));
   } catch (const std::exception& error) {

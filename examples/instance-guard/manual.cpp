@@ -68,12 +68,9 @@ std::string roff(std::string_view text) {
   bool line_start = true;
   for (const char c : text) {
     if (line_start && (c == '.' || c == '\'')) result += "\\&";
-    if (c == '\\')
-      result += "\\e";
-    else if (c == '-')
-      result += "\\-";
-    else
-      result += c;
+    if (c == '\\') result += "\\e";
+    else if (c == '-') result += "\\-";
+    else result += c;
     line_start = c == '\n';
   }
   return result;
@@ -84,22 +81,17 @@ std::string roff_options(const command_doc& command) {
   for (const option_doc& each : command.options) {
     text += ".TP\n";
     std::string flags;
-    for (const std::string& flag : each.flags)
-      flags += (flags.empty() ? "\\fB" : ", \\fB") + roff(flag) + "\\fR";
-    if (!each.value.empty())
-      flags += (flags.empty() ? "\\fI" : " \\fI") + roff(each.value) + "\\fR";
+    for (const std::string& flag : each.flags) flags += (flags.empty() ? "\\fB" : ", \\fB") + roff(flag) + "\\fR";
+    if (!each.value.empty()) flags += (flags.empty() ? "\\fI" : " \\fI") + roff(each.value) + "\\fR";
     text += flags + "\n" + roff(each.text) + "\n";
   }
   return text;
 }
 
-std::string roff_block(const std::string& text) {
-  return text.empty() ? text : ".PP\n.nf\n" + roff(text) + "\n.fi\n";
-}
+std::string roff_block(const std::string& text) { return text.empty() ? text : ".PP\n.nf\n" + roff(text) + "\n.fi\n"; }
 
 std::string version_text() {
-  return std::to_string(INSTANCE_GUARD_VERSION_MAJOR) + "." +
-         std::to_string(INSTANCE_GUARD_VERSION_MINOR) + "." +
+  return std::to_string(INSTANCE_GUARD_VERSION_MAJOR) + "." + std::to_string(INSTANCE_GUARD_VERSION_MINOR) + "." +
          std::to_string(INSTANCE_GUARD_VERSION_PATCH);
 }
 
@@ -132,11 +124,9 @@ std::string help_text(const command_doc& command, const std::string& parent) {
   std::string text = "Usage: " + synopsis(command, parent) + "\n\n";
   text += paragraph("", command.text, 0);
   if (!command.commands.empty()) text += "\nSubcommands:\n";
-  for (const command_doc& each : command.commands)
-    text += paragraph("  " + each.name, each.text, 12);
+  for (const command_doc& each : command.commands) text += paragraph("  " + each.name, each.text, 12);
   text += "\nOptions:\n";
-  for (const option_doc& each : command.options)
-    text += paragraph("  " + flags_text(each), each.text, indent);
+  for (const option_doc& each : command.options) text += paragraph("  " + flags_text(each), each.text, indent);
   if (!command.footer.empty()) text += "\n" + command.footer + "\n";
   return text;
 }
@@ -149,8 +139,8 @@ std::string manual_page(const command_doc& root) {
   text += ".fi\n.SH DESCRIPTION\n" + roff(root.text) + "\n.SH OPTIONS\n" + roff_options(root);
   text += ".SH SUBCOMMANDS\n";
   for (const command_doc& each : root.commands)
-    text += ".SS " + roff(synopsis(each, root.name)) + "\n" + roff(each.text) + "\n" +
-            roff_options(each) + roff_block(each.footer);
+    text += ".SS " + roff(synopsis(each, root.name)) + "\n" + roff(each.text) + "\n" + roff_options(each) +
+            roff_block(each.footer);
   text +=
       ".SH FILES\n.TP\n.I /run/instance_guard/NAME.lock\n"
       "of root; the first line is the holder's pid\n"

@@ -22,8 +22,7 @@ std::vector<pid_t> numbers_in(const std::string& path) {
   while (const dirent* each = ::readdir(directory.get())) {
     char* end = nullptr;
     const long number = std::strtol(each->d_name, &end, 10);
-    if (end != each->d_name && *end == '\0' && number > 0)
-      result.push_back(static_cast<pid_t>(number));
+    if (end != each->d_name && *end == '\0' && number > 0) result.push_back(static_cast<pid_t>(number));
   }
   return result;
 }
@@ -43,9 +42,7 @@ std::string_view field(std::string_view text, std::string_view key) {
   return {};
 }
 
-long number_of(std::string_view text) {
-  return std::strtol(std::string(text.substr(0, 20)).c_str(), nullptr, 10);
-}
+long number_of(std::string_view text) { return std::strtol(std::string(text.substr(0, 20)).c_str(), nullptr, 10); }
 
 /// Reads a whole file of /proc, which says its length only by its end. False: denied.
 bool read_all(const std::string& path, std::string& out) {

@@ -25,9 +25,7 @@ std::string contents(const std::string& path, std::size_t limit) {
   return text;
 }
 
-std::string raw_arguments_of(pid_t pid) {
-  return contents("/proc/" + std::to_string(pid) + "/cmdline", 65'536);
-}
+std::string raw_arguments_of(pid_t pid) { return contents("/proc/" + std::to_string(pid) + "/cmdline", 65'536); }
 
 std::string name_of(pid_t pid) {
   std::string name = contents("/proc/" + std::to_string(pid) + "/comm", 64);

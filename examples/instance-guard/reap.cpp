@@ -16,16 +16,14 @@ namespace {
 
 int run_reap(const reap_arguments& arguments, const invocation& call) {
   const auto grace = parse_duration(arguments.grace).value_or(std::chrono::milliseconds(5'000));
-  const int ways = (arguments.session.empty() ? 0 : 1) + (arguments.pids.empty() ? 0 : 1) +
-                   (arguments.orphans ? 1 : 0);
+  const int ways = (arguments.session.empty() ? 0 : 1) + (arguments.pids.empty() ? 0 : 1) + (arguments.orphans ? 1 : 0);
   if (ways != 1) throw CLI::ValidationError("one of PID..., --orphans or --session ID");
   if (arguments.session.empty()) return reap_ghosts(arguments, grace, call);
   return reap_session(arguments.session, grace, arguments.dry_run);
 }
 
 std::string check_pid(const std::string& text) {
-  const bool number = !text.empty() && text.size() < 10 &&
-                      text.find_first_not_of("0123456789") == std::string::npos;
+  const bool number = !text.empty() && text.size() < 10 && text.find_first_not_of("0123456789") == std::string::npos;
   return number && text.front() != '0' ? std::string() : "'" + text + "' is no pid";
 }
 
@@ -34,9 +32,7 @@ std::string check_pid(const std::string& text) {
 void add_reap(CLI::App& root, invocation& call) {
   auto arguments = std::make_shared<reap_arguments>();
   CLI::App* sub = root.add_subcommand("reap", "End ghosts, or what a session left behind.");
-  sub->add_option("pid", arguments->pids, "Ghosts, as audit tells them")
-      ->check(check_pid)
-      ->type_name("PID");
+  sub->add_option("pid", arguments->pids, "Ghosts, as audit tells them")->check(check_pid)->type_name("PID");
   sub->add_flag("--orphans", arguments->orphans, "Every orphan that audit tells");
   sub->add_option("--session", arguments->session, "As in `run --session ID`")->type_name("ID");
   sub->add_flag("--dry-run", arguments->dry_run, "Only print what would be ended, and why");

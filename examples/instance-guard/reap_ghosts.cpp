@@ -65,8 +65,8 @@ void plan_pid(const census& found, pid_t pid, plan& out) {
   } else if (!read_facts(pid, facts)) {
     // What was to be ended is gone.
   } else if (facts.ended()) {
-    out.refused.push_back(who + " is a zombie: it has ended already, its parent " +
-                          std::to_string(facts.parent) + " does not reap it");
+    out.refused.push_back(who + " is a zombie: it has ended already, its parent " + std::to_string(facts.parent) +
+                          " does not reap it");
   } else {
     out.refused.push_back(who + " is no ghost (any more): see instance-guard audit --verbose");
   }
@@ -78,19 +78,17 @@ std::string table(const std::vector<doomed_process>& list, bool kept) {
   for (const doomed_process& each : list) {
     if (each.kept.empty() == kept) continue;
     if (text.empty()) text = "  PID      AGE      COMMAND\n";
-    text += row(cell(std::to_string(each.who.pid), 7) + "  " + age(age_of(each.who)),
-                cut(each.command, 240), indent);
+    text += row(cell(std::to_string(each.who.pid), 7) + "  " + age(age_of(each.who)), cut(each.command, 240), indent);
     text += row("  why", cut(kept ? each.kept : each.why, 240), indent);
   }
   return text;
 }
 
 std::string section(const char* verb, const std::vector<doomed_process>& list, bool kept) {
-  const auto count = static_cast<std::size_t>(std::count_if(
-      list.begin(), list.end(), [&](const doomed_process& each) { return each.kept.empty() != kept; }));
+  const auto count = static_cast<std::size_t>(
+      std::count_if(list.begin(), list.end(), [&](const doomed_process& each) { return each.kept.empty() != kept; }));
   if (count == 0 && kept) return {};
-  return std::string(verb) + " " + counted(count, "process", "processes") + "\n" +
-         table(list, kept);
+  return std::string(verb) + " " + counted(count, "process", "processes") + "\n" + table(list, kept);
 }
 
 }  // namespace
@@ -103,8 +101,7 @@ int reap_ghosts(const reap_arguments& arguments, milliseconds grace, const invoc
   const census found = take_census_now(what);
   plan to_do;
   if (arguments.orphans) plan_orphans(found, to_do);
-  for (const std::string& each : arguments.pids)
-    plan_pid(found, static_cast<pid_t>(std::atoi(each.c_str())), to_do);
+  for (const std::string& each : arguments.pids) plan_pid(found, static_cast<pid_t>(std::atoi(each.c_str())), to_do);
   for (const std::string& each : to_do.refused) std::fputs((each + "\n").c_str(), stderr);
   if (arguments.dry_run) {
     add_descendants(to_do.all, process_table::read());
@@ -113,18 +110,14 @@ int reap_ghosts(const reap_arguments& arguments, milliseconds grace, const invoc
   }
   std::vector<doomed_process> left = end_trees(to_do.all, grace);
   std::erase_if(to_do.all, [&](const doomed_process& each) {
-    return std::any_of(left.begin(), left.end(),
-                       [&](const doomed_process& one) { return one.who == each.who; });
+    return std::any_of(left.begin(), left.end(), [&](const doomed_process& one) { return one.who == each.who; });
   });
   print(section("ended", to_do.all, false) + section("kept", to_do.all, true));
   if (!left.empty())
-    std::fputs((counted(left.size(), "process", "processes") + " could not be ended\n" +
-                table(left, false))
-                   .c_str(),
+    std::fputs((counted(left.size(), "process", "processes") + " could not be ended\n" + table(left, false)).c_str(),
                stderr);
-  const bool denied = std::any_of(to_do.all.begin(), to_do.all.end(), [](const doomed_process& each) {
-    return each.kept == "not permitted";
-  });
+  const bool denied = std::any_of(to_do.all.begin(), to_do.all.end(),
+                                  [](const doomed_process& each) { return each.kept == "not permitted"; });
   return to_do.refused.empty() && left.empty() && !denied ? 0 : 1;
 }
 

@@ -24,8 +24,7 @@ struct harvest {
   std::vector<marked_process> kept = {};
 
   static bool has(const std::vector<marked_process>& list, const marked_process& one) {
-    return std::any_of(list.begin(), list.end(),
-                       [&](const marked_process& each) { return each.who == one.who; });
+    return std::any_of(list.begin(), list.end(), [&](const marked_process& each) { return each.who == one.who; });
   }
 };
 
@@ -39,8 +38,7 @@ std::string table(const std::vector<marked_process>& list, bool reasons) {
   constexpr std::size_t indent = 20;
   std::string text = "  PID      AGE      COMMAND\n";
   for (const marked_process& each : list) {
-    text += row(cell(std::to_string(each.who.pid), 7) + "  " + age(age_of(each.who)), each.command,
-                indent);
+    text += row(cell(std::to_string(each.who.pid), 7) + "  " + age(age_of(each.who)), each.command, indent);
     if (reasons) text += row("  why", each.kept, indent);
   }
   return text;
@@ -52,14 +50,12 @@ std::string kept_text(const harvest& found, const char* verb) {
   for (const marked_process& each : found.kept)
     if (each.who.pid != ::getpid()) told.push_back(each);
   if (told.empty()) return {};
-  return std::string(verb) + " " + counted(told.size(), "process", "processes") + ":\n" +
-         table(told, true);
+  return std::string(verb) + " " + counted(told.size(), "process", "processes") + ":\n" + table(told, true);
 }
 
 std::string unseen_text(const session_scan& scan) {
   if (scan.unreadable() == 0) return {};
-  return "not seen: " + counted(scan.unreadable(), "process", "processes") +
-         " of this user that can't be read\n";
+  return "not seen: " + counted(scan.unreadable(), "process", "processes") + " of this user that can't be read\n";
 }
 
 /// Everything marked, without touching it.
@@ -69,8 +65,7 @@ harvest look(session_scan& scan) {
     auto& list = each.kept.empty() ? found.ended : found.kept;
     if (!harvest::has(list, each)) list.push_back(each);
   };
-  for (int tries = 0; tries < 20 && !scan.look(visit); ++tries)
-    std::this_thread::sleep_for(milliseconds(5));
+  for (int tries = 0; tries < 20 && !scan.look(visit); ++tries) std::this_thread::sleep_for(milliseconds(5));
   std::erase_if(found.ended, [](const marked_process& each) { return !is_alive(each.who); });
   for (auto* list : {&found.ended, &found.kept}) oldest_first(*list);
   return found;
@@ -120,14 +115,11 @@ int reap_session(const std::string& id, milliseconds grace, bool dry_run) {
   const std::string session = "session " + shown(id);
   if (dry_run) {
     const harvest found = look(scan);
-    std::string text =
-        session + ": would end " + counted(found.ended.size(), "process", "processes") + "\n";
+    std::string text = session + ": would end " + counted(found.ended.size(), "process", "processes") + "\n";
     if (!found.ended.empty())
       text += table(found.ended, false) +
               row("  why",
-                  std::string(session_variable) + "=" + shown(id) +
-                      " in its environment, this user's, no service",
-                  20);
+                  std::string(session_variable) + "=" + shown(id) + " in its environment, this user's, no service", 20);
     print(text + kept_text(found, "would keep") + unseen_text(scan));
     return 0;
   }
@@ -138,13 +130,11 @@ int reap_session(const std::string& id, milliseconds grace, bool dry_run) {
   for (const marked_process& each : found.ended)
     if (is_alive(each.who)) left.push_back(each);
   std::erase_if(found.ended, [](const marked_process& each) { return is_alive(each.who); });
-  std::string text =
-      session + ": ended " + counted(found.ended.size(), "process", "processes") + "\n";
+  std::string text = session + ": ended " + counted(found.ended.size(), "process", "processes") + "\n";
   if (!found.ended.empty()) text += table(found.ended, false);
   print(text + kept_text(found, "kept") + unseen_text(scan));
   if (empty && left.empty()) return 0;
-  const std::string fact =
-      session + ": " + counted(left.size(), "process", "processes") + " could not be ended\n";
+  const std::string fact = session + ": " + counted(left.size(), "process", "processes") + " could not be ended\n";
   std::fputs((fact + (left.empty() ? "" : table(left, false))).c_str(), stderr);
   return 1;
 }

@@ -40,9 +40,8 @@ std::string why_kept(const process_table& table, const process_info& row, const 
 }
 
 bool would_be_started_again(const process_manager& who) {
-  return who.kind == manager_kind::unit || who.kind == manager_kind::user_unit ||
-         who.kind == manager_kind::launchd || who.kind == manager_kind::container ||
-         who.kind == manager_kind::supervisor;
+  return who.kind == manager_kind::unit || who.kind == manager_kind::user_unit || who.kind == manager_kind::launchd ||
+         who.kind == manager_kind::container || who.kind == manager_kind::supervisor;
 }
 
 bool lives(const process_table& table, const process_identity& who) {
@@ -64,12 +63,10 @@ void send(doomed_process& target, int number) {
 
 std::string why_not_ended(const ghost& found, const census_entry& entry) {
   const std::vector<pid_t> kin = own_line();
-  if (std::find(kin.begin(), kin.end(), entry.process.id.pid) != kin.end())
-    return "this command is below it";
+  if (std::find(kin.begin(), kin.end(), entry.process.id.pid) != kin.end()) return "this command is below it";
   if (entry.process.user != ::geteuid()) return of_another_user;
   if (found.kind == ghost_kind::zombie)
-    return "a zombie has ended already; its parent " + std::to_string(entry.process.parent) +
-           " does not reap it";
+    return "a zombie has ended already; its parent " + std::to_string(entry.process.parent) + " does not reap it";
   if (entry.keep) return "of " + shown(found.program) + " it is the one to keep";
   if (would_be_started_again(entry.managed_by))
     return shown(entry.managed_by.text()) + " would start it again" +
@@ -86,8 +83,8 @@ void add_descendants(std::vector<doomed_process>& all, const process_table& tabl
     const process_info* parent = table.find(above.who);
     if (!above.kept.empty() || parent == nullptr || parent->ended()) continue;
     for (const process_info& row : table.children_of(above.who.pid)) {
-      const bool known = std::any_of(all.begin(), all.end(),
-                                     [&](const doomed_process& each) { return each.who == row.id; });
+      const bool known =
+          std::any_of(all.begin(), all.end(), [&](const doomed_process& each) { return each.who == row.id; });
       if (known || row.ended() || row.id.start_time < above.who.start_time) continue;
       if (managers.empty()) {
         census_options everybody;

@@ -20,8 +20,7 @@ struct doomed_process {
 };
 
 /// Why this one of a ghost is not to be ended; empty: it can be.
-std::string why_not_ended(const instance_guard::ghost& found,
-                          const instance_guard::census_entry& entry);
+std::string why_not_ended(const instance_guard::ghost& found, const instance_guard::census_entry& entry);
 
 /// Adds the descendants that live in `table` of all that are not kept. Never the caller, those
 /// above it, process 1, another user's, a service, or what carries INSTANCE_GUARD_KEEP=1: these are
@@ -30,7 +29,6 @@ void add_descendants(std::vector<doomed_process>& all, const instance_guard::pro
 
 /// SIGTERM and SIGCONT, the grace, SIGKILL, until none is left, also of those that appear
 /// meanwhile. Returns those that still live, 10 s after the grace at the latest.
-std::vector<doomed_process> end_trees(std::vector<doomed_process>& all,
-                                      std::chrono::milliseconds grace);
+std::vector<doomed_process> end_trees(std::vector<doomed_process>& all, std::chrono::milliseconds grace);
 
 }  // namespace tool

@@ -49,8 +49,7 @@ std::string found_in_path(const std::string& word) {
   return word;
 }
 
-child start(process_group& group, const run_settings& settings, std::vector<std::string> command,
-            std::error_code& ec) {
+child start(process_group& group, const run_settings& settings, std::vector<std::string> command, std::error_code& ec) {
   instance_guard::spawn_options options;
   options.same_process_group = true;
   if (!settings.session.empty()) options.environment.push_back("INSTANCE_GUARD_SESSION=" + settings.session);

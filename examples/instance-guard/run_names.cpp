@@ -46,8 +46,8 @@ std::string left_of(const lock_status& status) {
   const auto ended = ended_at(status);
   // The file is dated when somebody sees the holder end: until then it shows when it was taken.
   const bool seen = ended && *ended > holder.acquired_at + std::chrono::seconds(1);
-  return (status.children.empty() ? "the children" : counted(status.children.size(), "child", "children")) + " of pid " +
-         std::to_string(holder.process.pid) + (seen ? " (dead for " + age_since(*ended) + ")" : " (dead)");
+  return (status.children.empty() ? "the children" : counted(status.children.size(), "child", "children")) +
+         " of pid " + std::to_string(holder.process.pid) + (seen ? " (dead for " + age_since(*ended) + ")" : " (dead)");
 }
 
 std::string at_most(std::chrono::milliseconds limit) {

@@ -2,8 +2,8 @@
 
 #include <CLI/CLI.hpp>
 #include <cctype>
-#include <cstdlib>
 #include <csignal>
+#include <cstdlib>
 #include <string_view>
 
 #include "duration.hpp"
@@ -15,11 +15,11 @@ namespace {
 constexpr struct {
   std::string_view name;
   int number;
-} signals[] = {{"HUP", SIGHUP},       {"INT", SIGINT},   {"QUIT", SIGQUIT}, {"ILL", SIGILL},   {"TRAP", SIGTRAP},
-               {"ABRT", SIGABRT},     {"BUS", SIGBUS},   {"FPE", SIGFPE},   {"KILL", SIGKILL}, {"USR1", SIGUSR1},
-               {"SEGV", SIGSEGV},     {"USR2", SIGUSR2}, {"PIPE", SIGPIPE}, {"ALRM", SIGALRM}, {"TERM", SIGTERM},
-               {"CHLD", SIGCHLD},     {"CONT", SIGCONT}, {"STOP", SIGSTOP}, {"TSTP", SIGTSTP}, {"TTIN", SIGTTIN},
-               {"TTOU", SIGTTOU},     {"URG", SIGURG},   {"XCPU", SIGXCPU}, {"XFSZ", SIGXFSZ}, {"PROF", SIGPROF},
+} signals[] = {{"HUP", SIGHUP},       {"INT", SIGINT},   {"QUIT", SIGQUIT}, {"ILL", SIGILL},    {"TRAP", SIGTRAP},
+               {"ABRT", SIGABRT},     {"BUS", SIGBUS},   {"FPE", SIGFPE},   {"KILL", SIGKILL},  {"USR1", SIGUSR1},
+               {"SEGV", SIGSEGV},     {"USR2", SIGUSR2}, {"PIPE", SIGPIPE}, {"ALRM", SIGALRM},  {"TERM", SIGTERM},
+               {"CHLD", SIGCHLD},     {"CONT", SIGCONT}, {"STOP", SIGSTOP}, {"TSTP", SIGTSTP},  {"TTIN", SIGTTIN},
+               {"TTOU", SIGTTOU},     {"URG", SIGURG},   {"XCPU", SIGXCPU}, {"XFSZ", SIGXFSZ},  {"PROF", SIGPROF},
                {"VTALRM", SIGVTALRM}, {"SYS", SIGSYS},   {"IO", SIGIO},     {"WINCH", SIGWINCH}};
 
 /// "TERM", "SIGTERM", "term" or "15"; 0 if it is none.
@@ -57,7 +57,8 @@ bool set_option(run_settings& settings, std::string_view name, const std::string
     if (settings.stop_signal == 0) why = "'" + value + "' is no signal: TERM, INT, 15";
   }
   if (name == "--conflict-exit-code") {
-    const bool number = !value.empty() && value.size() <= 3 && value.find_first_not_of("0123456789") == std::string::npos;
+    const bool number =
+        !value.empty() && value.size() <= 3 && value.find_first_not_of("0123456789") == std::string::npos;
     settings.conflict_exit_code = number ? std::atoi(value.c_str()) : 256;
     if (settings.conflict_exit_code > 255) why = "'" + value + "' is not 0 to 255";
   }
@@ -95,7 +96,8 @@ void add_run_options(CLI::App& app, run_settings& settings) {
     if (name == "--name") option->take_all();
     else option->multi_option_policy(CLI::MultiOptionPolicy::Throw);
   }
-  app.add_flag("--replace", settings.replace, "stop a live holder first (never one that a service manager would restart)");
+  app.add_flag("--replace", settings.replace,
+               "stop a live holder first (never one that a service manager would restart)");
   app.add_flag("--quiet", settings.quiet, "say nothing when refused, waiting or recovering");
 }
 

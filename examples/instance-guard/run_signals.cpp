@@ -25,8 +25,8 @@ void handler(int number, siginfo_t* info, void*) {
 
 /// Those that a fault of the tool itself raises keep their default, as the two that can't be caught.
 bool is_caught(int number) {
-  for (const int other : {SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS, SIGURG,
-                          SIGXCPU, SIGXFSZ, SIGPROF})
+  for (const int other :
+       {SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS, SIGURG, SIGXCPU, SIGXFSZ, SIGPROF})
     if (number == other) return false;
   return true;
 }

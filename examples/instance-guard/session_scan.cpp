@@ -34,38 +34,28 @@ session_scan::answer session_scan::judge(pid_t pid, marked_process& out) {
   if (ec || !read_facts(pid, facts) || !facts.is_leader || facts.ended()) return answer::no;
   const bool own = facts.belongs_to(::geteuid());
   const environment carried = read_environment(facts);
-  if (carried.how == environment::reading::denied)
-    return own && !is_kin(pid) ? answer::unreadable : answer::no;
+  if (carried.how == environment::reading::denied) return own && !is_kin(pid) ? answer::unreadable : answer::no;
   constexpr pid_t kernel_threads = 2;
   if (carried.how == environment::reading::none_now)
-    return own && pid != kernel_threads && facts.parent != kernel_threads ? answer::again
-                                                                          : answer::no;
+    return own && pid != kernel_threads && facts.parent != kernel_threads ? answer::again : answer::no;
   const std::string prefix = std::string(session_variable) + "=";
   bool ours = false;
   bool other = false;
   bool keep = false;
   for (const std::string& each : carried.entries) {
-    if (each == prefix + id_)
-      ours = true;
-    else if (each.compare(0, prefix.size(), prefix) == 0)
-      other = true;
+    if (each == prefix + id_) ours = true;
+    else if (each.compare(0, prefix.size(), prefix) == 0) other = true;
     if (each == "INSTANCE_GUARD_KEEP=1") keep = true;
   }
   if (!ours) return answer::no;
   out = {who, command_of(pid), {}};
   const std::string service = service_of(pid);
-  if (is_kin(pid))
-    out.kept = pid == ::getpid() ? "this command itself" : "this command is below it";
-  else if (!own)
-    out.kept = "not (only) this user's";
-  else if (other)
-    out.kept = "it carries another session's mark as well";
-  else if (keep)
-    out.kept = "INSTANCE_GUARD_KEEP=1: it is meant to stay";
-  else if (!service.empty())
-    out.kept = "a service: " + service;
-  else if (!who.complete())
-    out.kept = "its start time can't be read";
+  if (is_kin(pid)) out.kept = pid == ::getpid() ? "this command itself" : "this command is below it";
+  else if (!own) out.kept = "not (only) this user's";
+  else if (other) out.kept = "it carries another session's mark as well";
+  else if (keep) out.kept = "INSTANCE_GUARD_KEEP=1: it is meant to stay";
+  else if (!service.empty()) out.kept = "a service: " + service;
+  else if (!who.complete()) out.kept = "its start time can't be read";
   // All that was read is of one process if it is still the same one.
   const process_identity now = process_identity::of(pid, ec);
   return !ec && now == who ? answer::yes : answer::again;
@@ -93,8 +83,7 @@ bool session_scan::look(const std::function<void(const marked_process&)>& visit)
     const pid_t now = last_number();
     if (now == newest) return settled;
     // Numbers have started anew, or come faster than they can be looked at.
-    if (newest == 0 || now < newest || now - newest > 100'000 || steady_clock::now() > end)
-      return false;
+    if (newest == 0 || now < newest || now - newest > 100'000 || steady_clock::now() > end) return false;
     while (newest < now) look_at(++newest);
   }
 }
@@ -103,8 +92,7 @@ bool session_scan::send(const marked_process& target, int number, std::error_cod
   process_handle handle = process_handle::open(target.who, fault);
   if (fault) return false;
   marked_process again;
-  if (judge(target.who.pid, again) != answer::yes || again.who != target.who || !again.kept.empty())
-    return false;
+  if (judge(target.who.pid, again) != answer::yes || again.who != target.who || !again.kept.empty()) return false;
   // Alive after it was read: so nobody else can have had its number meanwhile.
   if (!handle.alive()) return false;
   handle.signal(number, fault);

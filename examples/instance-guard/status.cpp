@@ -49,8 +49,7 @@ int colour_of(const lock_status& status) {
 
 std::string own_user() {
   const passwd* entry = ::getpwuid(::geteuid());
-  return entry != nullptr && entry->pw_name != nullptr ? entry->pw_name
-                                                       : std::to_string(::geteuid());
+  return entry != nullptr && entry->pw_name != nullptr ? entry->pw_name : std::to_string(::geteuid());
 }
 
 std::string title(const lock_view& view) {
@@ -63,15 +62,12 @@ std::string title(const lock_view& view) {
     fact += ", for " + age_since(*view.ended_at);
   }
   const std::size_t pad = status.name.size() < 10 ? 10 - status.name.size() : 2;
-  const std::string scope = status.scope == lock_scope::user
-                                ? "scope user (" + shown(own_user()) + ")"
-                                : std::string("scope host");
+  const std::string scope =
+      status.scope == lock_scope::user ? "scope user (" + shown(own_user()) + ")" : std::string("scope host");
   const std::size_t used = status.name.size() + pad + fact.size();
   const std::size_t end = 77;
-  if (used + 2 + scope.size() > end)
-    return name + "\n" + row("state", fact) + row("scope", scope.substr(6));
-  return name + std::string(pad, ' ') + fact + std::string(end - used - scope.size(), ' ') + scope +
-         "\n";
+  if (used + 2 + scope.size() > end) return name + "\n" + row("state", fact) + row("scope", scope.substr(6));
+  return name + std::string(pad, ' ') + fact + std::string(end - used - scope.size(), ' ') + scope + "\n";
 }
 
 std::string holder_row(const lock_view& view) {
@@ -84,8 +80,7 @@ std::string holder_row(const lock_view& view) {
   std::string text = "pid " + std::to_string(record.process.pid);
   if (status.state == lock_state::cleaning_up)
     text += ", which has ended" +
-            (record.warden ? "; pid " + std::to_string(record.warden.pid) + " ends its children"
-                           : std::string());
+            (record.warden ? "; pid " + std::to_string(record.warden.pid) + " ends its children" : std::string());
   if (status.state == lock_state::abandoned) text += ", which did not end cleanly";
   if (!record.version.empty()) text += ", version " + shown(record.version);
   if (const auto since = held_since(status)) text += ", started " + local_time(*since);
@@ -100,17 +95,15 @@ std::string children_row(const lock_view& view) {
   for (std::size_t i = 0; i < view.children.size() && i < most; ++i)
     text += (i == 0 ? " " : ", ") + std::to_string(view.children[i].process.pid) + " " +
             cut(view.children[i].command, columns);
-  if (view.children.size() > most)
-    text += ", and " + std::to_string(view.children.size() - most) + " more (--json)";
+  if (view.children.size() > most) text += ", and " + std::to_string(view.children.size() - most) + " more (--json)";
   return row("children", text);
 }
 
 std::string refused_row(const lock_status& status) {
   if (status.refusals.empty()) return {};
   const instance_guard::refusal& last = status.refusals.back();
-  return row("refused", counted(status.refusals.size(), "start, ", "starts, the last ") +
-                            age_since(last.at) + " ago: " + shown(last.started_from) + ", pid " +
-                            std::to_string(last.pid));
+  return row("refused", counted(status.refusals.size(), "start, ", "starts, the last ") + age_since(last.at) +
+                            " ago: " + shown(last.started_from) + ", pid " + std::to_string(last.pid));
 }
 
 std::string others_row(const lock_status& status) {
@@ -131,27 +124,23 @@ std::string in_words(const lock_view& view) {
     text += row("started", record.started_from.empty() ? "unknown" : shown(record.started_from));
     std::string command = command_line(record.arguments);
     if (command.empty()) command = shown(record.executable);
-    if (!record.working_directory.empty())
-      command += "  (in " + shown(record.working_directory.string()) + ")";
+    if (!record.working_directory.empty()) command += "  (in " + shown(record.working_directory.string()) + ")";
     text += row("command", command);
   }
   if (status.replaced_at)
-    text += row("code", "REPLACED " + age_since(*status.replaced_at) +
-                            " ago; restart to run what is on disk");
+    text += row("code", "REPLACED " + age_since(*status.replaced_at) + " ago; restart to run what is on disk");
   if (!view.also.empty()) {
     std::string names;
     for (const std::string& each : view.also) names += (names.empty() ? "" : ", ") + each;
     text += row("also", names);
   }
   text += children_row(view) + refused_row(status) + others_row(status);
-  if (status.state == lock_state::abandoned)
-    text += row("next", "start it: the next start takes the name over");
+  if (status.state == lock_state::abandoned) text += row("next", "start it: the next start takes the name over");
   return text;
 }
 
 /// The name as it is in each scope that was asked for; a free one only where it is nowhere else.
-std::vector<lock_view> look_up(const std::string& name, const status_arguments& arguments,
-                               std::error_code& ec) {
+std::vector<lock_view> look_up(const std::string& name, const status_arguments& arguments, std::error_code& ec) {
   std::vector<lock_view> result;
   for (const lock_scope scope : {lock_scope::user, lock_scope::host}) {
     if (!arguments.look.wants(scope)) continue;
@@ -168,13 +157,9 @@ std::vector<lock_view> look_up(const std::string& name, const status_arguments& 
     result.push_back(view_of(std::move(status), all));
   }
   if (result.size() > 1) {
-    const auto is_free = [](const lock_view& each) {
-      return each.status.state == lock_state::free;
-    };
-    if (!is_free(result[0]) || !is_free(result[1]))
-      std::erase_if(result, is_free);
-    else
-      result.pop_back();
+    const auto is_free = [](const lock_view& each) { return each.status.state == lock_state::free; };
+    if (!is_free(result[0]) || !is_free(result[1])) std::erase_if(result, is_free);
+    else result.pop_back();
   }
   return result;
 }
@@ -202,10 +187,8 @@ int run_status(const status_arguments& arguments) {
   if (arguments.as_json) {
     json document;
     document["schema"] = json_schema;
-    if (all.size() == 1)
-      document.update(all[0]);
-    else
-      document["names"] = std::move(all);
+    if (all.size() == 1) document.update(all[0]);
+    else document["names"] = std::move(all);
     print(dumped(document));
   } else {
     print(text);
@@ -217,8 +200,7 @@ int run_status(const status_arguments& arguments) {
 
 void add_status(CLI::App& root, invocation& call) {
   auto arguments = std::make_shared<status_arguments>();
-  CLI::App* sub = root.add_subcommand(
-      "status", "Say who has a name: since when, from where, with what children.");
+  CLI::App* sub = root.add_subcommand("status", "Say who has a name: since when, from where, with what children.");
   sub->add_option("name", arguments->names, "What must exist once: shiva, wallet-0x39a1")
       ->required()
       ->type_name("NAME");

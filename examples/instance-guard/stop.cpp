@@ -79,8 +79,7 @@ std::string children_text(const std::vector<child_view>& children) {
   std::string text = counted(children.size(), "child", "children");
   constexpr std::size_t most = 20;
   for (std::size_t i = 0; i < children.size() && i < most; ++i)
-    text += (i == 0 ? ": " : ", ") + std::to_string(children[i].process.pid) + " " +
-            cut(children[i].command, 60);
+    text += (i == 0 ? ": " : ", ") + std::to_string(children[i].process.pid) + " " + cut(children[i].command, 60);
   if (children.size() > most) text += ", and " + std::to_string(children.size() - most) + " more";
   return text;
 }
@@ -89,16 +88,14 @@ std::string children_text(const std::vector<child_view>& children) {
 /// name anybody.
 void continue_warden(const lock_status& status) {
   std::error_code ec;
-  if (!status.holder || !status.holder->warden || status.holder->uid != ::geteuid() ||
-      status.scope != lock_scope::user)
+  if (!status.holder || !status.holder->warden || status.holder->uid != ::geteuid() || status.scope != lock_scope::user)
     return;
   process_handle warden = process_handle::open(status.holder->warden, ec);
   if (!ec) warden.signal(SIGCONT, ec);
 }
 
 /// Waits until the name is nobody's, or another's than `before`.
-lock_status wait_until_free(const stop_arguments& arguments, const lock_status& before,
-                            std::error_code& ec) {
+lock_status wait_until_free(const stop_arguments& arguments, const lock_status& before, std::error_code& ec) {
   const milliseconds grace = before.holder ? before.holder->grace : milliseconds(5'000);
   const milliseconds limit = std::min(grace, milliseconds(86'400'000)) + milliseconds(10'000);
   const auto end = steady_clock::now() + limit;
@@ -112,8 +109,8 @@ lock_status wait_until_free(const stop_arguments& arguments, const lock_status& 
     if (ec || !same || steady_clock::now() >= end) return now;
     continue_warden(now);
     if (!told && ::isatty(STDERR_FILENO) != 0 && !now.children.empty())
-      say(now.name + ": waiting for " + counted(now.children.size(), "child", "children") +
-          " to end, at most " + age(std::chrono::ceil<std::chrono::seconds>(limit)));
+      say(now.name + ": waiting for " + counted(now.children.size(), "child", "children") + " to end, at most " +
+          age(std::chrono::ceil<std::chrono::seconds>(limit)));
     told = told || !now.children.empty();
     std::this_thread::sleep_for(milliseconds(10));
   }
@@ -129,8 +126,7 @@ int conclude(const lock_status& now, const lock_view& before) {
     return still_held;
   }
   if (now.state == lock_state::held) {
-    say(name + ": " + (now.holder ? holder_text(*now.holder) : "somebody else") +
-            " has the name now",
+    say(name + ": " + (now.holder ? holder_text(*now.holder) : "somebody else") + " has the name now",
         "instance-guard status " + name);
     return still_held;
   }
@@ -143,8 +139,7 @@ int conclude(const lock_status& now, const lock_view& before) {
 int refuse(const std::string& explanation, std::error_code ec, const stop_arguments& arguments) {
   const std::size_t newline = explanation.find('\n');
   std::string fact = explanation.empty() ? ec.message() : explanation.substr(0, newline);
-  const bool refused =
-      ec == instance_guard::errc::managed_holder || ec == instance_guard::errc::already_running;
+  const bool refused = ec == instance_guard::errc::managed_holder || ec == instance_guard::errc::already_running;
   const int code = refused ? static_cast<int>(exit_refused) : still_held;
   fact = shown(fact) + " (exit " + std::to_string(code) + ")";
   std::string cure;
@@ -181,9 +176,9 @@ int run_stop(const stop_arguments& arguments) {
   const std::string& name = status.name;
   if (status.state == lock_state::free || status.state == lock_state::abandoned) {
     print(name + ": nobody has it" +
-          (status.holder ? "; the last holder, pid " + std::to_string(status.holder->process.pid) +
-                               ", did not end cleanly"
-                         : std::string()) +
+          (status.holder
+               ? "; the last holder, pid " + std::to_string(status.holder->process.pid) + ", did not end cleanly"
+               : std::string()) +
           "\n");
     return conclude(status, before);
   }
@@ -192,8 +187,7 @@ int run_stop(const stop_arguments& arguments) {
     options.scope = status.scope;
     const instance_guard::stop_result result = stop_holder(name, options, ec);
     if (ec) return refuse(result.explanation, ec, arguments);
-    if (result.ended && result.holder)
-      done = (result.killed ? "killed " : "stopped ") + holder_text(*result.holder);
+    if (result.ended && result.holder) done = (result.killed ? "killed " : "stopped ") + holder_text(*result.holder);
   }
   const lock_status now = wait_until_free(arguments, status, ec);
   if (ec) throw std::system_error(ec, name);
@@ -209,11 +203,8 @@ int run_stop(const stop_arguments& arguments) {
 void add_stop(CLI::App& root, invocation& call) {
   auto arguments = std::make_shared<stop_arguments>();
   CLI::App* sub = root.add_subcommand("stop", "End the holder of a name, with its children.");
-  sub->add_option("name", arguments->name, "What its holder is to let go")
-      ->required()
-      ->type_name("NAME");
-  add_duration_option(*sub, "--grace", arguments->grace,
-                      "From SIGTERM to SIGKILL; else its own and 2s");
+  sub->add_option("name", arguments->name, "What its holder is to let go")->required()->type_name("NAME");
+  add_duration_option(*sub, "--grace", arguments->grace, "From SIGTERM to SIGKILL; else its own and 2s");
   sub->add_flag("--force", arguments->force, "Also if a service manager will start it again");
   add_look_options(*sub, arguments->look);
   sub->footer(

@@ -17,16 +17,19 @@
 namespace tool {
 
 struct outcome {
-  int code = 0;         ///< what to exit with
-  int died_by = 0;      ///< the terminal's signal that ended the command: end by it, too
-  bool clean = false;   ///< the command ended by itself, with success
+  int code = 0;        ///< what to exit with
+  int died_by = 0;     ///< the terminal's signal that ended the command: end by it, too
+  bool clean = false;  ///< the command ended by itself, with success
 };
 
 class supervisor {
  public:
   supervisor(const run_settings& settings, instance_guard::process_group& group, signal_inbox& inbox,
              const terminal_keeper& terminal, const session_watch& session)
-      : settings_(settings), group_(group), inbox_(inbox), session_(session),
+      : settings_(settings),
+        group_(group),
+        inbox_(inbox),
+        session_(session),
         has_terminal_(static_cast<bool>(terminal)) {}
   ~supervisor();
 

@@ -79,8 +79,7 @@ std::string shown(std::string_view text) {
 }
 
 std::string command_line(const std::vector<std::string>& arguments) {
-  constexpr std::string_view plain =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_@%+=:,./-";
+  constexpr std::string_view plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_@%+=:,./-";
   std::string result;
   for (const std::string& each : arguments) {
     if (!result.empty()) result += ' ';
@@ -92,10 +91,8 @@ std::string command_line(const std::vector<std::string>& arguments) {
     const bool escaped = text != each;
     result += escaped ? "$'" : "'";
     for (const char c : escaped ? text : each) {
-      if (c == '\'')
-        result += escaped ? "\\'" : "'\\''";
-      else
-        result += c;
+      if (c == '\'') result += escaped ? "\\'" : "'\\''";
+      else result += c;
     }
     result += '\'';
   }
@@ -154,18 +151,12 @@ std::string age(std::chrono::seconds how_long, const char* between) {
 }
 
 std::string age_since(std::chrono::system_clock::time_point then, const char* between) {
-  return age(
-      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now() - then),
-      between);
+  return age(std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now() - then), between);
 }
 
-std::string local_time(std::chrono::system_clock::time_point at) {
-  return formatted(at, "%Y-%m-%d %H:%M", false);
-}
+std::string local_time(std::chrono::system_clock::time_point at) { return formatted(at, "%Y-%m-%d %H:%M", false); }
 
-std::string utc_time(std::chrono::system_clock::time_point at) {
-  return formatted(at, "%Y-%m-%dT%H:%M:%SZ", true);
-}
+std::string utc_time(std::chrono::system_clock::time_point at) { return formatted(at, "%Y-%m-%dT%H:%M:%SZ", true); }
 
 std::string memory(std::uint64_t bytes) {
   constexpr const char* units[] = {"B", "kB", "MB", "GB", "TB"};
@@ -176,13 +167,11 @@ std::string memory(std::uint64_t bytes) {
     ++unit;
   }
   char text[32];
-  std::snprintf(text, sizeof text, unit >= 3 && value < 9.95 ? "%.1f %s" : "%.0f %s", value,
-                units[unit]);
+  std::snprintf(text, sizeof text, unit >= 3 && value < 9.95 ? "%.1f %s" : "%.0f %s", value, units[unit]);
   return text;
 }
 
-std::string row(std::string_view label, std::string_view text, std::size_t indent,
-                std::size_t columns) {
+std::string row(std::string_view label, std::string_view text, std::size_t indent, std::size_t columns) {
   const std::size_t room = columns - indent;
   std::string result = "  " + cell(label, indent - 2);
   for (;;) {

@@ -37,8 +37,7 @@ std::string local_time(std::chrono::system_clock::time_point at);
 std::string utc_time(std::chrono::system_clock::time_point at);
 
 /// "  label     text", broken between words, continued below the text; ends with a newline.
-std::string row(std::string_view label, std::string_view text, std::size_t indent = 12,
-                std::size_t columns = 80);
+std::string row(std::string_view label, std::string_view text, std::size_t indent = 12, std::size_t columns = 80);
 
 /// "142 MB", "8.0 GB", in powers of 1024.
 std::string memory(std::uint64_t bytes);

@@ -24,17 +24,17 @@ inline constexpr auto no_limit = std::chrono::milliseconds::max();
 
 /// What can go wrong beyond the errors of the system.
 enum class errc {
-  already_running = 1,   ///< another live process has the name; equals errc::device_or_resource_busy
-  still_cleaning_up,     ///< its holder is dead, its children are not yet; equals device_or_resource_busy
-  lock_lost,             ///< the lock was taken away (file replaced, descriptor closed): stop working
-  warden_lost,           ///< the warden is dead or stopped: children would outlive a crash
-  unsafe_directory,      ///< the lock directory could be changed by a stranger
-  invalid_name,          ///< not [A-Za-z0-9._@:+-]{1,64}, or a reserved one
-  network_file_system,   ///< locks can't be trusted there; see lock_options
-  threads_running,       ///< must be called before the program starts threads
-  managed_holder,        ///< the holder belongs to a service manager that would restart it
-  credentials_changed,   ///< the owner's identity is no longer the warden's
-  timed_out              ///< the given time passed
+  already_running = 1,  ///< another live process has the name; equals errc::device_or_resource_busy
+  still_cleaning_up,    ///< its holder is dead, its children are not yet; equals device_or_resource_busy
+  lock_lost,            ///< the lock was taken away (file replaced, descriptor closed): stop working
+  warden_lost,          ///< the warden is dead or stopped: children would outlive a crash
+  unsafe_directory,     ///< the lock directory could be changed by a stranger
+  invalid_name,         ///< not [A-Za-z0-9._@:+-]{1,64}, or a reserved one
+  network_file_system,  ///< locks can't be trusted there; see lock_options
+  threads_running,      ///< must be called before the program starts threads
+  managed_holder,       ///< the holder belongs to a service manager that would restart it
+  credentials_changed,  ///< the owner's identity is no longer the warden's
+  timed_out             ///< the given time passed
 };
 
 }  // namespace instance_guard
@@ -82,16 +82,12 @@ inline const std::error_category& error_category() noexcept {
   return instance;
 }
 
-inline std::error_code make_error_code(errc value) noexcept {
-  return {static_cast<int>(value), error_category()};
-}
+inline std::error_code make_error_code(errc value) noexcept { return {static_cast<int>(value), error_category()}; }
 
 namespace detail {
 
 /// `code == why`, which takes a compiler longer each time it is written.
-inline bool is(const std::error_code& code, errc why) noexcept {
-  return code == make_error_code(why);
-}
+inline bool is(const std::error_code& code, errc why) noexcept { return code == make_error_code(why); }
 inline bool is(const std::error_code& code, std::errc why) noexcept { return code == why; }
 
 }  // namespace detail

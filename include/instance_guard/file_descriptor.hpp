@@ -18,8 +18,7 @@ class [[nodiscard]] file_descriptor {
  public:
   file_descriptor() noexcept = default;
   /// Takes over `descriptor`; any negative number means none.
-  explicit file_descriptor(int descriptor) noexcept
-      : descriptor_(descriptor < 0 ? -1 : descriptor) {}
+  explicit file_descriptor(int descriptor) noexcept : descriptor_(descriptor < 0 ? -1 : descriptor) {}
   file_descriptor(file_descriptor&& other) noexcept : descriptor_(other.release()) {}
   file_descriptor& operator=(file_descriptor&& other) noexcept {
     if (this != &other) reset(other.release());
@@ -45,9 +44,7 @@ class [[nodiscard]] file_descriptor {
     errno = saved;
   }
 
-  friend void swap(file_descriptor& a, file_descriptor& b) noexcept {
-    std::swap(a.descriptor_, b.descriptor_);
-  }
+  friend void swap(file_descriptor& a, file_descriptor& b) noexcept { std::swap(a.descriptor_, b.descriptor_); }
 
  private:
   int descriptor_ = -1;

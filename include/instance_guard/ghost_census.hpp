@@ -35,8 +35,8 @@ inline read_options census_read_options(const census_options& options = {}) {
 ///
 /// `ec`: invalid_argument for a pattern that is no regular expression; not_enough_memory. What
 /// can't be read is no error but a blind spot.
-inline census take_census(const process_table& now, const process_table* earlier,
-                          const census_options& options, std::error_code& ec) noexcept {
+inline census take_census(const process_table& now, const process_table* earlier, const census_options& options,
+                          std::error_code& ec) noexcept {
   ec.clear();
   census result;
   detail::without_throwing(ec, [&] { result = detail::take(now, earlier, options, ec); });
@@ -45,8 +45,7 @@ inline census take_census(const process_table& now, const process_table* earlier
 
 /// Who manages each process of a table, in its order. Those of other users, of which only names
 /// can be read, may have nobody. `ec`: not_enough_memory.
-inline std::vector<process_manager> managers_of(const process_table& table,
-                                                const census_options& options,
+inline std::vector<process_manager> managers_of(const process_table& table, const census_options& options,
                                                 std::error_code& ec) noexcept {
   ec.clear();
   std::vector<process_manager> result;
@@ -57,8 +56,7 @@ inline std::vector<process_manager> managers_of(const process_table& table,
   });
   return result;
 }
-inline std::vector<process_manager> managers_of(const process_table& table,
-                                                std::error_code& ec) noexcept {
+inline std::vector<process_manager> managers_of(const process_table& table, std::error_code& ec) noexcept {
   return managers_of(table, census_options(), ec);
 }
 
@@ -82,8 +80,7 @@ inline census take_census(const process_table& now, const process_table* earlier
   if (ec) throw std::system_error(ec, "taking the census");
   return result;
 }
-inline std::vector<process_manager> managers_of(const process_table& table,
-                                                const census_options& options = {}) {
+inline std::vector<process_manager> managers_of(const process_table& table, const census_options& options = {}) {
   std::error_code ec;
   std::vector<process_manager> result = managers_of(table, options, ec);
   if (ec) throw std::system_error(ec, "who manages the processes");

@@ -84,15 +84,13 @@ constexpr std::string_view to_string(manager_kind kind) noexcept {
 /// which travel, only name the session that it was started in.
 struct process_manager {
   manager_kind kind = manager_kind::nobody;
-  std::string name =
-      {};  ///< "shiva.service", a container's id, "claude", "tmux", "cron", "pm2", a guard's name
+  std::string name = {};      ///< "shiva.service", a container's id, "claude", "tmux", "cron", "pm2", a guard's name
   std::string terminal = {};  ///< "/dev/pts/3", or empty
   pid_t process = 0;          ///< the managing process, where it is one; 0: none
-  std::vector<std::string> holds =
-      {};                       ///< names of the guards that it holds itself, whoever started it
-  std::string session = {};     ///< the agent whose mark it carries ("claude"), or empty
-  std::string session_id = {};  ///< the mark's value, if it names one session
-  bool session_alive = false;   ///< that agent lives, as far as can be told
+  std::vector<std::string> holds = {};            ///< names of the guards that it holds itself, whoever started it
+  std::string session = {};                       ///< the agent whose mark it carries ("claude"), or empty
+  std::string session_id = {};                    ///< the mark's value, if it names one session
+  bool session_alive = false;                     ///< that agent lives, as far as can be told
   std::optional<std::chrono::seconds> idle = {};  ///< since somebody last typed at its terminal
 
   /// Somebody starts it again, or meant it to be there: a service manager, a supervisor, a
@@ -129,8 +127,8 @@ struct census_entry {
   std::string executable = {};
   std::filesystem::path working_directory = {};
   process_manager managed_by = {};
-  bool keep = false;            ///< of a duplicate: the one that should stay
-  std::string difference = {};  ///< of a duplicate: how its arguments differ: "+--debug"; printable
+  bool keep = false;                 ///< of a duplicate: the one that should stay
+  std::string difference = {};       ///< of a duplicate: how its arguments differ: "+--debug"; printable
   std::vector<evidence> proof = {};  ///< what is true of this one alone
 };
 
@@ -168,9 +166,8 @@ enum class note_kind {
 
 /// "long_running", ... as the enumerators are called.
 constexpr std::string_view to_string(note_kind kind) noexcept {
-  constexpr std::string_view names[] = {
-      "long_running",       "detached",        "idle_session",      "living_agent",
-      "unconfirmed_zombie", "service_missing", "replaced_libraries"};
+  constexpr std::string_view names[] = {"long_running",       "detached",        "idle_session",      "living_agent",
+                                        "unconfirmed_zombie", "service_missing", "replaced_libraries"};
   return names[static_cast<int>(kind)];
 }
 
@@ -192,9 +189,8 @@ struct blind_spot {
 /// A service that is declared by its command line.
 struct service_rule {
   std::string name = {};
-  std::string pattern =
-      {};                 ///< POSIX extended regular expression on the arguments, joined by blanks
-  std::size_t count = 1;  ///< how many there should be
+  std::string pattern = {};  ///< POSIX extended regular expression on the arguments, joined by blanks
+  std::size_t count = 1;     ///< how many there should be
 };
 
 /// What was found of a declared service.
@@ -202,15 +198,13 @@ struct service_state {
   std::string name = {};
   std::size_t expected = 1;
   std::size_t found = 0;
-  std::vector<process_identity> processes =
-      {};  ///< one each: wrappers and workers count with their root
+  std::vector<process_identity> processes = {};  ///< one each: wrappers and workers count with their root
 };
 
 /// What a census looks for.
 struct census_options {
-  std::chrono::seconds min_age{600};  ///< younger ones are no orphans or duplicates
-  std::chrono::seconds older_than{
-      86'400};  ///< threshold of the notes long_running and idle_session
+  std::chrono::seconds min_age{600};        ///< younger ones are no orphans or duplicates
+  std::chrono::seconds older_than{86'400};  ///< threshold of the notes long_running and idle_session
   std::vector<service_rule> services = {};
   std::vector<std::string> ignore = {};  ///< as service_rule::pattern: never ghosts
   std::vector<ghost_kind> kinds = {};    ///< empty: all

@@ -27,17 +27,14 @@ namespace instance_guard {
 
 /// What a name is, and who has it. Takes nothing, disturbs nobody, needs no write access.
 /// `ec`: invalid_name, unsafe_directory; of the system when the file can't be read.
-inline lock_status query_lock(std::string_view name, const lock_options& options,
-                              std::error_code& ec) noexcept {
+inline lock_status query_lock(std::string_view name, const lock_options& options, std::error_code& ec) noexcept {
   ec.clear();
   lock_status status;
   detail::without_throwing(ec, [&] {
     const detail::lock_name folded(name);
     detail::process_list seen;
-    if (folded)
-      status = detail::query(folded, options, &seen, ec);
-    else
-      ec = errc::invalid_name;
+    if (folded) status = detail::query(folded, options, &seen, ec);
+    else ec = errc::invalid_name;
   });
   return status;
 }
@@ -46,16 +43,13 @@ inline lock_status query_lock(std::string_view name, std::error_code& ec) noexce
 }
 
 /// Every name that is not free in a directory, in order.
-inline std::vector<lock_status> list_locks(const lock_options& options,
-                                           std::error_code& ec) noexcept {
+inline std::vector<lock_status> list_locks(const lock_options& options, std::error_code& ec) noexcept {
   ec.clear();
   std::vector<lock_status> result;
   detail::without_throwing(ec, [&] { result = detail::list(options, true, ec); });
   return result;
 }
-inline std::vector<lock_status> list_locks(std::error_code& ec) noexcept {
-  return list_locks(lock_options{}, ec);
-}
+inline std::vector<lock_status> list_locks(std::error_code& ec) noexcept { return list_locks(lock_options{}, ec); }
 
 /// Makes the live holder of a name leave, as lock_options::replace does, without taking the name:
 /// SIGTERM, its grace + 2 s, SIGKILL. Returns once it is gone; its warden may still be ending its
@@ -65,8 +59,7 @@ inline std::vector<lock_status> list_locks(std::error_code& ec) noexcept {
 /// stops it); already_running: this process or an ancestor has it, or that it is the holder can't
 /// be proven; timed_out: it does not even end by SIGKILL; operation_not_permitted; invalid_name;
 /// those of query_lock().
-inline stop_result stop_holder(std::string_view name, const stop_options& options,
-                               std::error_code& ec) noexcept {
+inline stop_result stop_holder(std::string_view name, const stop_options& options, std::error_code& ec) noexcept {
   ec.clear();
   stop_result result;
   detail::without_throwing(ec, [&] {
@@ -78,8 +71,7 @@ inline stop_result stop_holder(std::string_view name, const stop_options& option
     result.holder = std::move(status.holder);
     if (!result.holder) {
       ec = errc::already_running;
-      result.explanation =
-          detail::joined({status.name, ": held; its holder's record can't be read: not stopped"});
+      result.explanation = detail::joined({status.name, ": held; its holder's record can't be read: not stopped"});
       return;
     }
     const detail::stop_outcome outcome =
@@ -96,19 +88,16 @@ inline stop_result stop_holder(std::string_view name, std::error_code& ec) noexc
 }
 
 /// Where locks of this user, or of the host, are: the same whatever the environment says.
-inline std::filesystem::path default_lock_directory(lock_scope scope,
-                                                    std::error_code& ec) noexcept {
+inline std::filesystem::path default_lock_directory(lock_scope scope, std::error_code& ec) noexcept {
   ec.clear();
   std::filesystem::path result;
   detail::without_throwing(ec, [&] {
     lock_options options;
     options.scope = scope;
     options.allow_network_file_system = true;
-    detail::lock_directory found =
-        detail::open_lock_directory(options, detail::directory_use::look);
+    detail::lock_directory found = detail::open_lock_directory(options, detail::directory_use::look);
     result = std::move(found.path);
-    if (found.fault && !detail::is(found.fault.code, std::errc::no_such_file_or_directory))
-      ec = found.fault.code;
+    if (found.fault && !detail::is(found.fault.code, std::errc::no_such_file_or_directory)) ec = found.fault.code;
   });
   return result;
 }
@@ -130,8 +119,7 @@ inline stop_result stop_holder(std::string_view name, const stop_options& option
   std::error_code ec;
   stop_result result = stop_holder(name, options, ec);
   if (ec)
-    throw std::system_error(
-        ec, result.explanation.empty() ? std::string(name.substr(0, 64)) : result.explanation);
+    throw std::system_error(ec, result.explanation.empty() ? std::string(name.substr(0, 64)) : result.explanation);
   return result;
 }
 inline std::filesystem::path default_lock_directory(lock_scope scope) {

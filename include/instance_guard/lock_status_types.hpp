@@ -38,7 +38,7 @@ struct lock_status {
   std::filesystem::path path = {};  ///< of the lock file, whether it is there or not
   lock_state state = lock_state::free;
   std::optional<lock_record> holder = {};  ///< also of an abandoned lock; empty: it can't be read
-  bool replaced_code = false;  ///< the holder's executable was replaced since it started
+  bool replaced_code = false;              ///< the holder's executable was replaced since it started
   std::optional<std::chrono::system_clock::time_point> replaced_at = {};
   std::vector<process_identity> children = {};  ///< of the holder and its warden, with descendants
   std::vector<refusal> refusals = {};           ///< the last ones, oldest first
@@ -50,7 +50,7 @@ struct stop_result {
   std::optional<lock_record> holder = {};  ///< who had the name; empty: nobody
   bool ended = false;                      ///< it was asked to leave, and is gone
   bool killed = false;                     ///< SIGKILL was needed
-  std::string explanation = {};  ///< why it was not stopped; a cure is in a second line
+  std::string explanation = {};            ///< why it was not stopped; a cure is in a second line
 };
 
 }  // namespace instance_guard

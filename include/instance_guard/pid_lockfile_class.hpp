@@ -35,8 +35,7 @@ class [[nodiscard]] pid_lockfile {
   pid_lockfile(std::string_view name, const lock_options& options, std::error_code& ec) noexcept {
     acquire(name, options, ec);
   }
-  pid_lockfile(std::string_view name, std::error_code& ec) noexcept
-      : pid_lockfile(name, lock_options{}, ec) {}
+  pid_lockfile(std::string_view name, std::error_code& ec) noexcept : pid_lockfile(name, lock_options{}, ec) {}
 #if INSTANCE_GUARD_EXCEPTIONS
   /// Throws instance_guard::already_running, else std::system_error.
   explicit pid_lockfile(std::string_view name, const lock_options& options = {}) {
@@ -71,10 +70,8 @@ class [[nodiscard]] pid_lockfile {
   /// but the children of a group that keeps it would outlive a crash.
   void verify(std::error_code& ec) noexcept {
     ec.clear();
-    if (!session_)
-      ec = errc::lock_lost;
-    else
-      detail::without_throwing(ec, [&] { detail::verify_lock(*session_, ec); });
+    if (!session_) ec = errc::lock_lost;
+    else detail::without_throwing(ec, [&] { detail::verify_lock(*session_, ec); });
   }
 #if INSTANCE_GUARD_EXCEPTIONS
   void verify() {
@@ -91,8 +88,7 @@ class [[nodiscard]] pid_lockfile {
     detail::lock_change_scope scope;
     if (detail::is_forked_copy()) detail::drop_inherited_locks();
     // A child of vfork shares this memory: it must not even forget the slot.
-    if (detail::lock_slot* slot = session_->held(); slot != nullptr && detail::release_slot(*slot))
-      session_->slot = -1;
+    if (detail::lock_slot* slot = session_->held(); slot != nullptr && detail::release_slot(*slot)) session_->slot = -1;
   }
 
   /// The lock file: absolute; empty for an object that never had a name.
@@ -150,8 +146,7 @@ inline lock_slot& slot_of(const pid_lockfile& lock) noexcept { return *lock.sess
 
 /// What the layers above add to lock.record() once they know it, before the program goes on. One
 /// pwrite and one ftruncate. `ec`: lock_lost, or why it could not be written.
-inline void lock_update_record(const pid_lockfile& lock, lock_record changed,
-                               std::error_code& ec) noexcept {
+inline void lock_update_record(const pid_lockfile& lock, lock_record changed, std::error_code& ec) noexcept {
   ec.clear();
   without_throwing(ec, [&] {
     lock_session* session = lock.session();

@@ -43,7 +43,7 @@ struct lock_options {
   /// manager (errc::managed_holder), never this process or one of its ancestors.
   bool replace = false;
 
-  std::string version = {};                ///< of the program; recorded, shown, compared
+  std::string version = {};  ///< of the program; recorded, shown, compared
   /// What the record describes instead of this process: the command that it runs for somebody.
   /// Its executable is looked up as execvp(3) would.
   std::vector<std::string> arguments = {};
@@ -66,13 +66,12 @@ struct lock_record {
   std::string version = {};
   std::string user = {};  ///< the user's name, or its number
   std::string executable = {};
-  std::string started_from = {};  ///< "systemd unit shiva.service", "terminal /dev/pts/3", ...
-  std::vector<std::string> arguments =
-      {};  ///< with argument 0; the last may be missing (4 KiB in all)
+  std::string started_from = {};            ///< "systemd unit shiva.service", "terminal /dev/pts/3", ...
+  std::vector<std::string> arguments = {};  ///< with argument 0; the last may be missing (4 KiB in all)
   std::filesystem::path working_directory = {};
   std::chrono::system_clock::time_point acquired_at = {};
   std::chrono::milliseconds grace{0};  ///< between stop signal and SIGKILL of its children
-  std::string mark = {};  ///< what its strays are told by, or empty; see detail/stray_sweep.hpp
+  std::string mark = {};               ///< what its strays are told by, or empty; see detail/stray_sweep.hpp
   /// Path of the control group of all that it starts, where one was delegated; else empty (cgroups(7)).
   std::string control_group = {};
   /// Killed before it, oldest first: a holder that is killed while it ends their strays hands the
@@ -87,9 +86,9 @@ struct lock_record {
 /// How stop_holder() makes a holder leave.
 struct stop_options {
   lock_scope scope = lock_scope::user;
-  std::filesystem::path directory = {};                    ///< as in lock_options
-  std::optional<std::chrono::milliseconds> grace = {};     ///< before SIGKILL; empty: its own + 2 s
-  bool managed = false;  ///< also one that a service manager would start again
+  std::filesystem::path directory = {};                 ///< as in lock_options
+  std::optional<std::chrono::milliseconds> grace = {};  ///< before SIGKILL; empty: its own + 2 s
+  bool managed = false;                                 ///< also one that a service manager would start again
 };
 
 #if INSTANCE_GUARD_EXCEPTIONS

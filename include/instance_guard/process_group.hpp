@@ -164,15 +164,13 @@ class [[nodiscard]] process_group {
   /// warden_lost, also for a stopped one: the child is not started later either;
   /// credentials_changed if the caller gave up rights too often (eight times), or can't be looked at
   /// any more, or has unshared its pid namespace.
-  child spawn(const std::vector<std::string>& arguments, const spawn_options& options,
-              std::error_code& ec) noexcept;
+  child spawn(const std::vector<std::string>& arguments, const spawn_options& options, std::error_code& ec) noexcept;
   child spawn(const std::vector<std::string>& arguments, std::error_code& ec) noexcept {
     return spawn(arguments, spawn_options{}, ec);
   }
 
   /// Starts a program, waits for it, then ends what it left behind. Errors: as spawn and nested.
-  run_result run(const std::vector<std::string>& arguments, const run_options& options,
-                 std::error_code& ec) noexcept;
+  run_result run(const std::vector<std::string>& arguments, const run_options& options, std::error_code& ec) noexcept;
   run_result run(const std::vector<std::string>& arguments, std::error_code& ec) noexcept {
     return run(arguments, run_options{}, ec);
   }

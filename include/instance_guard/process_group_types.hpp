@@ -122,8 +122,7 @@ class exit_status {
  public:
   exit_status() noexcept = default;
   /// From siginfo_t::si_code (CLD_EXITED, CLD_KILLED, CLD_DUMPED) and si_status.
-  exit_status(int how, int status, const rusage& usage = {}) noexcept
-      : how_(how), status_(status), usage_(usage) {}
+  exit_status(int how, int status, const rusage& usage = {}) noexcept : how_(how), status_(status), usage_(usage) {}
 
   bool exited() const noexcept { return how_ == CLD_EXITED; }
   /// 0 to 255; -1 if it did not exit.
@@ -142,8 +141,7 @@ class exit_status {
   std::string str() const {
     if (exited()) return detail::joined({"exit code ", std::to_string(code())});
     if (!signalled()) return "not ended";
-    return detail::joined(
-        {"ended by ", detail::signal_name(signal()), core_dumped() ? " (core dumped)" : ""});
+    return detail::joined({"ended by ", detail::signal_name(signal()), core_dumped() ? " (core dumped)" : ""});
   }
 
   /// Same end; what was used does not count.
@@ -233,13 +231,12 @@ struct termination_report {
   /// "2 left (subreaper): pid 712 (sudo) belongs to another user, ...".
   std::string str() const {
     const std::string by = detail::joined({" (", to_string(mechanism), ")"});
-    if (survivors.size() == 0)
-      return detail::joined({proven_empty ? "empty" : "not proven empty", by});
+    if (survivors.size() == 0) return detail::joined({proven_empty ? "empty" : "not proven empty", by});
     std::string text = detail::joined({std::to_string(survivors.size()), " left", by});
     const char* separator = ": ";
     for (const survivor& each : survivors) {
-      text += detail::joined({separator, "pid ", std::to_string(each.process.pid), " (", each.name,
-                              ") ", to_string(each.why)});
+      text += detail::joined(
+          {separator, "pid ", std::to_string(each.process.pid), " (", each.name, ") ", to_string(each.why)});
       separator = ", ";
     }
     return text;

@@ -69,8 +69,7 @@ inline std::array<unsigned char, 16> boot_id_now() noexcept {
   std::array<unsigned char, 16> result = {};
   auto put = [&](int index, std::uint64_t value) {
     for (int i = 0; i < 8; ++i)
-      result[static_cast<std::size_t>(index * 8 + i)] =
-          static_cast<unsigned char>(value >> (8 * i));
+      result[static_cast<std::size_t>(index * 8 + i)] = static_cast<unsigned char>(value >> (8 * i));
   };
   const std::uint64_t first = half[0].load(std::memory_order_acquire);
   if (first != 0) {
@@ -105,8 +104,7 @@ inline process_identity process_identity::of(pid_t pid, std::error_code& ec) noe
     return {};
   }
   // A process of another pid namespace that shares our /proc has the number we see it by.
-  return {pid, detail::boot_id_now(), platform::pid_namespace_of(platform::sys::getpid()),
-          facts.start_time};
+  return {pid, detail::boot_id_now(), platform::pid_namespace_of(platform::sys::getpid()), facts.start_time};
 }
 
 inline process_identity process_identity::self() noexcept {
@@ -132,8 +130,7 @@ inline bool is_alive(const process_identity& who) noexcept {
     // hidepid= hides the processes of others: kill(2) still tells them from none at all. Without
     // /proc it is all there is to ask.
     const int there = platform::sys::kill(who.pid, 0);
-    return there == -EPERM ||
-           (there == 0 && platform::read_process_stat(platform::sys::getpid(), facts) != 0);
+    return there == -EPERM || (there == 0 && platform::read_process_stat(platform::sys::getpid(), facts) != 0);
   }
   if (result != 0) return platform::sys::kill(who.pid, 0) != -ESRCH;
   if (who.start_time != 0 && facts.start_time != 0 && facts.start_time != who.start_time) return false;
@@ -232,15 +229,12 @@ class [[nodiscard]] process_handle {
   void signal(int number) {
     std::error_code ec;
     signal(number, ec);
-    if (ec)
-      throw std::system_error(ec, detail::joined({"signal to process ", std::to_string(who_.pid)}));
+    if (ec) throw std::system_error(ec, detail::joined({"signal to process ", std::to_string(who_.pid)}));
   }
   bool wait_for(std::chrono::milliseconds limit) {
     std::error_code ec;
     const bool ended = wait_for(limit, ec);
-    if (ec)
-      throw std::system_error(ec,
-                              detail::joined({"waiting for process ", std::to_string(who_.pid)}));
+    if (ec) throw std::system_error(ec, detail::joined({"waiting for process ", std::to_string(who_.pid)}));
     return ended;
   }
 #endif

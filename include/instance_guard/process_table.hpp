@@ -68,8 +68,7 @@ class process_range {
   };
 
   process_range() noexcept = default;
-  process_range(const process_info* rows, const std::uint32_t* first,
-                const std::uint32_t* last) noexcept
+  process_range(const process_info* rows, const std::uint32_t* first, const std::uint32_t* last) noexcept
       : rows_(rows), first_(first), last_(last) {}
 
   iterator begin() const noexcept { return {rows_, first_}; }
@@ -132,8 +131,7 @@ class process_table {
   /// The row of a pid, or null.
   const process_info* find(pid_t pid) const noexcept {
     const process_info* at =
-        std::lower_bound(begin(), end(), pid,
-                         [](const process_info& row, pid_t value) { return row.id.pid < value; });
+        std::lower_bound(begin(), end(), pid, [](const process_info& row, pid_t value) { return row.id.pid < value; });
     return at != end() && at->id.pid == pid ? at : nullptr;
   }
 
@@ -144,9 +142,7 @@ class process_table {
   }
 
   /// Those whose parent is `pid`.
-  process_range children_of(pid_t pid) const noexcept {
-    return range(by_parent_, pid, &process_info::parent);
-  }
+  process_range children_of(pid_t pid) const noexcept { return range(by_parent_, pid, &process_info::parent); }
 
   /// Those in a session, its leader included while it lives.
   process_range session_members(pid_t session) const noexcept {
@@ -158,8 +154,7 @@ class process_table {
 
   /// Age of a process when the table was taken; never negative.
   std::chrono::milliseconds age(const process_info& row) const noexcept {
-    const auto age =
-        std::chrono::duration_cast<std::chrono::milliseconds>(taken_at_ - row.started_at);
+    const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(taken_at_ - row.started_at);
     return age.count() > 0 ? age : std::chrono::milliseconds(0);
   }
 
@@ -184,8 +179,7 @@ class process_table {
   /// one that has its pid by now, not even in part. A part that can't be read is empty and has its
   /// reason; that is no error of the call. `what.proc` is that of the table. Errors:
   /// no_such_process, permission_denied (hidepid=), not_enough_memory, too_many_files_open.
-  process_details details(const process_info& row, const read_options& what,
-                          std::error_code& ec) const noexcept {
+  process_details details(const process_info& row, const read_options& what, std::error_code& ec) const noexcept {
     ec.clear();
     process_details result;
     detail::without_throwing(ec, [&] {
@@ -194,16 +188,13 @@ class process_table {
         return;
       }
       const process_details* known = stored_details(row);
-      if (known != nullptr)
-        result = *known;
-      else
-        ec = std::make_error_code(std::errc::no_such_process);
+      if (known != nullptr) result = *known;
+      else ec = std::make_error_code(std::errc::no_such_process);
     });
     return result;
   }
 #if INSTANCE_GUARD_EXCEPTIONS
-  process_details details(const process_info& row,
-                          const read_options& what = read_options::everything()) const {
+  process_details details(const process_info& row, const read_options& what = read_options::everything()) const {
     std::error_code ec;
     process_details result = details(row, what, ec);
     if (ec) throw std::system_error(ec, "process " + std::to_string(row.id.pid));
@@ -241,18 +232,13 @@ class process_table {
 
   /// /proc lists ascending; rows from elsewhere, and pids that were reused meanwhile, may not be.
   void sort_rows() {
-    const auto in_order = [](const process_info& a, const process_info& b) {
-      return a.id.pid < b.id.pid;
-    };
-    const auto not_ascending = [&](const process_info& a, const process_info& b) {
-      return !in_order(a, b);
-    };
+    const auto in_order = [](const process_info& a, const process_info& b) { return a.id.pid < b.id.pid; };
+    const auto not_ascending = [&](const process_info& a, const process_info& b) { return !in_order(a, b); };
     if (std::adjacent_find(rows_.begin(), rows_.end(), not_ascending) == rows_.end()) return;
     row_index order(rows_.size());
     for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::uint32_t>(i);
-    std::stable_sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) {
-      return in_order(rows_[a], rows_[b]);
-    });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::uint32_t a, std::uint32_t b) { return in_order(rows_[a], rows_[b]); });
     std::vector<process_info> rows;
     std::vector<process_details> details;
     for (std::size_t i = 0; i < order.size(); ++i) {
@@ -264,14 +250,12 @@ class process_table {
     details_ = std::move(details);
   }
 
-  process_range range(const row_index& index, pid_t value,
-                      pid_t process_info::*key) const noexcept {
+  process_range range(const row_index& index, pid_t value, pid_t process_info::*key) const noexcept {
     const auto low = std::lower_bound(index.begin(), index.end(), value,
                                       [&](std::uint32_t i, pid_t v) { return rows_[i].*key < v; });
-    const auto high = std::upper_bound(low, index.end(), value,
-                                       [&](pid_t v, std::uint32_t i) { return v < rows_[i].*key; });
-    return {rows_.data(), index.data() + (low - index.begin()),
-            index.data() + (high - index.begin())};
+    const auto high =
+        std::upper_bound(low, index.end(), value, [&](pid_t v, std::uint32_t i) { return v < rows_[i].*key; });
+    return {rows_.data(), index.data() + (low - index.begin()), index.data() + (high - index.begin())};
   }
 
   std::vector<process_info> rows_ = {};

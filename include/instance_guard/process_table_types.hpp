@@ -38,10 +38,10 @@ struct process_info {
   process_state state = process_state::unknown;
   bool kernel_thread = false;
   std::uint32_t threads = 0;
-  uid_t user = static_cast<uid_t>(-1);    ///< effective user
-  std::uint64_t terminal = 0;             ///< device number of its controlling terminal, 0: none
-  std::uint64_t resident_bytes = 0;       ///< physical memory, what it shares with others included
-  std::chrono::milliseconds cpu_time{0};  ///< of all its threads, user and system
+  uid_t user = static_cast<uid_t>(-1);                    ///< effective user
+  std::uint64_t terminal = 0;                             ///< device number of its controlling terminal, 0: none
+  std::uint64_t resident_bytes = 0;                       ///< physical memory, what it shares with others included
+  std::chrono::milliseconds cpu_time{0};                  ///< of all its threads, user and system
   std::chrono::system_clock::time_point started_at = {};  ///< right also after a suspend
   char name_bytes[16] = {};
 
@@ -143,7 +143,7 @@ struct read_options {
   bool working_directory = false;
   bool cgroup = false;  ///< and container, and pid namespace
   bool markers = false;
-  bool file_ids = true;  ///< device and inode of the executable and the working directory, if asked
+  bool file_ids = true;                     ///< device and inode of the executable and the working directory, if asked
   std::vector<std::string> variables = {};  ///< more names, if `markers`
   std::size_t max_arguments = 256 * 1024;   ///< bytes a process; the kernel allows 6 MiB
   std::optional<uid_t> details_of = {};     ///< details of this user's processes only

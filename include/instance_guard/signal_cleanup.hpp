@@ -168,8 +168,7 @@ inline void signal_cleanup::install(const cleanup_options& options, std::error_c
   ec.clear();
   release();
   for (const int number : options.signals) {
-    if (number < 1 || number >= detail::signal_registry::count || number == SIGKILL ||
-        number == SIGSTOP) {
+    if (number < 1 || number >= detail::signal_registry::count || number == SIGKILL || number == SIGSTOP) {
       ec = std::make_error_code(std::errc::invalid_argument);
       return;
     }

@@ -108,8 +108,7 @@ class [[nodiscard]] single_instance {
   /// what to do, and exits with options.conflict_exit_code; on any other fault it says path and
   /// cure, and exits with 73 (EX_CANTCREAT). While it waits for children of a killed predecessor
   /// it says so, on a terminal; once started it says that the last run did not end cleanly.
-  static single_instance acquire_or_exit(std::string_view name,
-                                         const single_instance_options& options = {}) noexcept;
+  static single_instance acquire_or_exit(std::string_view name, const single_instance_options& options = {}) noexcept;
 
   /// What acquire_or_exit says before it exits with `exit_code`, for a program that goes about it in
   /// its own way: `guard = acquire(name, options, why)` has failed. Several lines for a terminal.
@@ -117,9 +116,7 @@ class [[nodiscard]] single_instance {
                            int exit_code, bool terminal) const;
 
   /// True while it owns the name.
-  explicit operator bool() const noexcept {
-    return owner_ != 0 && locks_.size() != 0 && locks_[0].owns_lock();
-  }
+  explicit operator bool() const noexcept { return owner_ != 0 && locks_.size() != 0 && locks_[0].owns_lock(); }
 
   /// Who refused us; empty if nobody did, or the holder's record can't be read.
   const std::optional<lock_record>& holder() const noexcept { return holder_; }
@@ -145,16 +142,14 @@ class [[nodiscard]] single_instance {
   }
 
   /// Starts a program that ends with the guard; see process_group::spawn.
-  child spawn(const std::vector<std::string>& arguments, const spawn_options& options,
-              std::error_code& ec) noexcept {
+  child spawn(const std::vector<std::string>& arguments, const spawn_options& options, std::error_code& ec) noexcept {
     return group_.spawn(arguments, options, ec);
   }
   child spawn(const std::vector<std::string>& arguments, std::error_code& ec) noexcept {
     return group_.spawn(arguments, spawn_options{}, ec);
   }
   /// Starts a program, waits for it, ends what it left behind; see process_group::run.
-  run_result run(const std::vector<std::string>& arguments, const run_options& options,
-                 std::error_code& ec) noexcept {
+  run_result run(const std::vector<std::string>& arguments, const run_options& options, std::error_code& ec) noexcept {
     return group_.run(arguments, options, ec);
   }
   run_result run(const std::vector<std::string>& arguments, std::error_code& ec) noexcept {
@@ -164,9 +159,7 @@ class [[nodiscard]] single_instance {
   /// Takes one more name (the wallet, once the configuration is read) and holds it as long as
   /// the first. Errors as acquire; on failure what is held stays held.
   void also_hold(std::string_view name, const lock_options& options, std::error_code& ec) noexcept;
-  void also_hold(std::string_view name, std::error_code& ec) noexcept {
-    also_hold(name, lock_options{}, ec);
-  }
+  void also_hold(std::string_view name, std::error_code& ec) noexcept { also_hold(name, lock_options{}, ec); }
 
 #if INSTANCE_GUARD_EXCEPTIONS
   void verify() {
@@ -233,8 +226,8 @@ class [[nodiscard]] single_instance {
   void undo() noexcept;
   void take_over() noexcept;
 #if INSTANCE_GUARD_EXCEPTIONS
-  [[noreturn]] static void raise(std::string_view name, std::error_code ec,
-                                 const std::optional<lock_record>& holder, const std::string& explanation);
+  [[noreturn]] static void raise(std::string_view name, std::error_code ec, const std::optional<lock_record>& holder,
+                                 const std::string& explanation);
 #endif
 
   detail::owned_array<pid_lockfile> locks_;  // the first is the name's, the others also_hold's
@@ -244,7 +237,7 @@ class [[nodiscard]] single_instance {
   std::optional<lock_record> recovered_from_;
   std::string explanation_;
   detail::stray_mark mark_;
-  std::string mark_text_;            // what the record keeps of it
+  std::string mark_text_;  // what the record keeps of it
   reach ends_ = reach::strays;
   pid_t owner_ = 0;
 };

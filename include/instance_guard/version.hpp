@@ -8,7 +8,7 @@
 namespace instance_guard {
 
 /// The version as one number that grows: 1.2.3 is 10203.
-inline constexpr int version = INSTANCE_GUARD_VERSION_MAJOR * 10000 +
-                               INSTANCE_GUARD_VERSION_MINOR * 100 + INSTANCE_GUARD_VERSION_PATCH;
+inline constexpr int version =
+    INSTANCE_GUARD_VERSION_MAJOR * 10000 + INSTANCE_GUARD_VERSION_MINOR * 100 + INSTANCE_GUARD_VERSION_PATCH;
 
 }  // namespace instance_guard

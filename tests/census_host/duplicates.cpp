@@ -15,18 +15,13 @@ struct bot {
   std::string script = s.script("home/knox/" + name + "/main.py");
   std::string python = s.program("usr/bin/python3.11");
 
-  actor as(const std::string& label, const std::string& truth,
-           std::vector<std::string> words = {}) const {
+  actor as(const std::string& label, const std::string& truth, std::vector<std::string> words = {}) const {
     words.insert(words.begin(), {"python3", script});
-    return {.label = label,
-            .truth = truth,
-            .arguments = std::move(words),
-            .executable = python,
-            .directory = directory};
+    return {
+        .label = label, .truth = truth, .arguments = std::move(words), .executable = python, .directory = directory};
   }
   void managed(const std::string& truth = "keep") const {
-    s.start_managed(name + ".service",
-                    [&] { s.become(as("duplicate." + name + ": managed", truth)); });
+    s.start_managed(name + ".service", [&] { s.become(as("duplicate." + name + ": managed", truth)); });
   }
   /// From a terminal; `part` starts it.
   void by_hand(const std::function<void()>& part) const {
@@ -39,8 +34,8 @@ struct bot {
 };
 
 /// Something that waits for a bot that it has started.
-void become_wrapper(stage& s, const bot& what, const std::string& label,
-                    const std::vector<std::string>& words, const actor& inner) {
+void become_wrapper(stage& s, const bot& what, const std::string& label, const std::vector<std::string>& words,
+                    const actor& inner) {
   s.start([&] { s.become(inner); });
   s.become({.label = label,
             .arguments = words,
@@ -62,9 +57,7 @@ void stage_wrapped(stage& s) {
     const bot b{s, name};
     b.managed();
     words.insert(words.end(), {"python3", b.script});
-    b.by_hand([&] {
-      become_wrapper(s, b, "duplicate." + name + ": wrapper", words, b.as(b.label(), "duplicate"));
-    });
+    b.by_hand([&] { become_wrapper(s, b, "duplicate." + name + ": wrapper", words, b.as(b.label(), "duplicate")); });
   };
   wrapped("by-sh", {"sh", "-c"});
   wrapped("by-timeout", {"timeout", "7d"});
@@ -164,9 +157,8 @@ void stage_unmanaged(stage& s) {
   });
   // A compiled one.
   const std::string binary = s.program("opt/feed/feed");
-  s.start_managed("feed.service", [&] {
-    s.become({.label = "duplicate.binary: managed", .truth = "keep", .arguments = {binary}});
-  });
+  s.start_managed("feed.service",
+                  [&] { s.become({.label = "duplicate.binary: managed", .truth = "keep", .arguments = {binary}}); });
   s.start_in_shell("duplicate.binary", [&] {
     s.start_job([&] {
       s.become({.label = "duplicate.binary",
@@ -201,16 +193,14 @@ void stage_unmanaged(stage& s) {
 void stage_pools(stage& s) {
   const bot server{s, "server"};
   const auto master = [&](const std::string& label) {
-    for (int i = 0; i < 3; ++i)
-      s.start([&] { s.become(server.as(label + ": worker", "", {"--bind", ":80"})); });
+    for (int i = 0; i < 3; ++i) s.start([&] { s.become(server.as(label + ": worker", "", {"--bind", ":80"})); });
     stage::become_reaper();
     s.become(server.as(label, "", {"--bind", ":80"}));
   };
   server.by_hand([&] { master("decoy.workers"); });
   const bot pool{s, "pool"};
   pool.by_hand([&] {
-    for (int i = 0; i < 3; ++i)
-      s.start([&] { s.become(pool.as("decoy.pool: member", "", {"--queue", "a"})); });
+    for (int i = 0; i < 3; ++i) s.start([&] { s.become(pool.as("decoy.pool: member", "", {"--queue", "a"})); });
     stage::become_reaper();
     s.become({.label = "decoy.pool",
               .arguments = {"bash", s.file("home/knox/pool/start.sh")},
@@ -233,8 +223,7 @@ void stage_pools(stage& s) {
 void stage_mentions(stage& s) {
   const bot famous{s, "famous"};
   s.start_managed("famous.service", [&] { s.become(famous.as("decoy.famous", "")); });
-  const auto in_terminal = [&](const std::string& label, const std::string& program,
-                               std::vector<std::string> words) {
+  const auto in_terminal = [&](const std::string& label, const std::string& program, std::vector<std::string> words) {
     words.insert(words.begin(), program);
     s.start_in_shell(label, [&] {
       s.start_job([&] {
@@ -249,8 +238,7 @@ void stage_mentions(stage& s) {
   in_terminal("decoy.editor", "vim", {famous.script});
   in_terminal("decoy.viewer", "less", {famous.script});
   in_terminal("decoy.tail", "tail", {"-f", "famous/main.py.log"});
-  in_terminal("decoy.shell_mentions", "bash",
-              {"-c", "while true; do pgrep -f famous/main.py; done"});
+  in_terminal("decoy.shell_mentions", "bash", {"-c", "while true; do pgrep -f famous/main.py; done"});
   in_terminal("decoy.debugger", "gdb", {"--args", "python3", famous.script});
   for (const char* which : {"first", "second"}) {
     s.start_in_shell(std::string("decoy.open_twice_") + which, [&] {
@@ -296,16 +284,13 @@ void stage_other_work(stage& s) {
         s.become(two.as("decoy.both_managed", "", {"--wallet", wallet}));
       });
   const bot typed{s, "typed"};
-  for (const char* wallet : {"a", "b"})
-    typed.by_hand(typed.as("decoy.both_typed", "", {"--wallet", wallet}));
+  for (const char* wallet : {"a", "b"}) typed.by_hand(typed.as("decoy.both_typed", "", {"--wallet", wallet}));
   const std::string tool = s.program("opt/llm/llm");
   s.start_managed("llm.service", [&] {
     s.become({.label = "decoy.subcommand: service", .arguments = {tool, "serve"}});
   });
   s.start_in_shell("decoy.subcommand", [&] {
-    s.start_job([&] {
-      s.become({.label = "decoy.subcommand", .arguments = {"llm", "chat"}, .executable = tool});
-    });
+    s.start_job([&] { s.become({.label = "decoy.subcommand", .arguments = {"llm", "chat"}, .executable = tool}); });
   });
   const std::string uvicorn = s.file("home/knox/venv/bin/uvicorn");
   const auto serve = [&](const std::string& label, const std::string& app) {
@@ -326,12 +311,9 @@ void stage_other_work(stage& s) {
     });
   // Of another repository, at the same place in it.
   const bot mine{s, "mine"};
-  s.file("home/knox/mine/.git/config",
-         "[remote \"origin\"]\n\turl = https://github.com/knox/mine\n");
-  s.file("home/knox/theirs/.git/config",
-         "[remote \"origin\"]\n\turl = https://github.com/other/mine\n");
-  s.start_managed("mine.service",
-                  [&] { s.become(mine.as("decoy.other_repository: service", "")); });
+  s.file("home/knox/mine/.git/config", "[remote \"origin\"]\n\turl = https://github.com/knox/mine\n");
+  s.file("home/knox/theirs/.git/config", "[remote \"origin\"]\n\turl = https://github.com/other/mine\n");
+  s.start_managed("mine.service", [&] { s.become(mine.as("decoy.other_repository: service", "")); });
   actor theirs = mine.as("decoy.other_repository", "");
   theirs.arguments[1] = s.script("home/knox/theirs/main.py");
   mine.by_hand(theirs);

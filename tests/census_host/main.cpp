@@ -90,22 +90,20 @@ void audit(const std::string& fresh, const std::string& locks) {
   std::istringstream pids(fresh);
   for (pid_t pid = 0; pids >> pid;)
     if (const process_info* row = now.find(pid))
-      options.min_age = std::max(options.min_age,
-                                 std::chrono::duration_cast<std::chrono::seconds>(now.age(*row)) +
-                                     std::chrono::seconds(1));
+      options.min_age = std::max(
+          options.min_age, std::chrono::duration_cast<std::chrono::seconds>(now.age(*row)) + std::chrono::seconds(1));
   const census result = take_census(now, &before, options);
   for (const ghost& each : result.ghosts) {
     for (const census_entry& one : each.processes)
-      std::cout << "found|" << to_string(each.kind) << "|" << one.process.id.pid << "|"
-                << to_string(each.level) << "|" << (one.keep ? "keep" : "extra") << "\n";
-    std::cerr << to_string(each.level) << " " << to_string(each.kind) << "  " << each.headline
-              << "\n  why  " << each.why << "\n  do   " << each.remedy << "\n";
+      std::cout << "found|" << to_string(each.kind) << "|" << one.process.id.pid << "|" << to_string(each.level) << "|"
+                << (one.keep ? "keep" : "extra") << "\n";
+    std::cerr << to_string(each.level) << " " << to_string(each.kind) << "  " << each.headline << "\n  why  "
+              << each.why << "\n  do   " << each.remedy << "\n";
   }
   for (const note& each : result.notes)
     for (const census_entry& one : each.processes)
       std::cout << "note|" << to_string(each.kind) << "|" << one.process.id.pid << "\n";
-  for (const blind_spot& each : result.blind_spots)
-    std::cout << "blind|" << each.what << "|" << each.count << "\n";
+  for (const blind_spot& each : result.blind_spots) std::cout << "blind|" << each.what << "|" << each.count << "\n";
 }
 
 /// Lets the clock go on: what happens within one second can't be told apart.
@@ -118,17 +116,15 @@ void let_time_pass() {
   }
 }
 
-int run(const std::string& root, const std::string& actor, const std::string& cgroup,
-        char** command) {
+int run(const std::string& root, const std::string& actor, const std::string& cgroup, char** command) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   ::prctl(PR_SET_NAME, "init");
   ::signal(SIGHUP, SIG_DFL);
   if (::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) skip("private mounts");
   if (::mount("proc", "/proc", "proc", 0, nullptr) != 0) skip("a /proc of its own");
-  for (const char* each :
-       {"CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SESSION_ID", "CODEX_SANDBOX",
-        "GEMINI_CLI", "CURSOR_AGENT", "CURSOR_TRACE_ID", "RUNNER_TRACKING_ID", "GITHUB_ACTIONS",
-        "JENKINS_NODE_COOKIE", "INSTANCE_GUARD_SESSION", "INSTANCE_GUARD_KEEP", "PWD"})
+  for (const char* each : {"CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SESSION_ID", "CODEX_SANDBOX",
+                           "GEMINI_CLI", "CURSOR_AGENT", "CURSOR_TRACE_ID", "RUNNER_TRACKING_ID", "GITHUB_ACTIONS",
+                           "JENKINS_NODE_COOKIE", "INSTANCE_GUARD_SESSION", "INSTANCE_GUARD_KEEP", "PWD"})
     ::unsetenv(each);
   stage s(root, actor, cgroup);
   stage_zombies(s);
@@ -147,8 +143,7 @@ int run(const std::string& root, const std::string& actor, const std::string& cg
   const char* truth = command != nullptr ? ::getenv("CENSUS_TRUTH") : nullptr;
   std::ofstream file(truth == nullptr ? "" : truth);
   for (const auto& each : s.known())
-    (truth == nullptr ? std::cout : file)
-        << "known|" << each.pid << "|" << each.label << "|" << each.truth << "\n";
+    (truth == nullptr ? std::cout : file) << "known|" << each.pid << "|" << each.label << "|" << each.truth << "\n";
   file.close();
   std::cout.flush();
   ::close(9);
@@ -188,8 +183,7 @@ int main(int count, char** words) {
   become_separate();
   const pid_t first = ::fork();
   if (first == 0) {
-    const int code =
-        run(directory.path().string(), words[1], cgroup.path(), count > 2 ? words + 2 : nullptr);
+    const int code = run(directory.path().string(), words[1], cgroup.path(), count > 2 ? words + 2 : nullptr);
     ::_exit(code);
   }
   int status = 0;

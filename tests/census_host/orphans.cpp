@@ -7,8 +7,8 @@ namespace census_host {
 namespace {
 
 /// A living agent of that name in a directory, and what it runs.
-void start_agent(stage& s, const std::string& label, const std::string& directory,
-                 const std::string& truth, const std::function<void()>& jobs) {
+void start_agent(stage& s, const std::string& label, const std::string& directory, const std::string& truth,
+                 const std::function<void()>& jobs) {
   jobs();
   stage::become_reaper();
   s.become({.label = label,
@@ -18,8 +18,7 @@ void start_agent(stage& s, const std::string& label, const std::string& director
             .directory = directory});
 }
 
-actor pytest(stage& s, const std::string& label, const std::string& truth,
-             const std::string& directory) {
+actor pytest(stage& s, const std::string& label, const std::string& truth, const std::string& directory) {
   return {.label = label,
           .truth = truth,
           .arguments = {"python3", s.file("home/knox/venv/bin/pytest"), "-x", "tests/" + label},
@@ -42,14 +41,13 @@ void stage_open_pane(stage& s) {
 }
 
 void stage_marked(stage& s) {
-  for (const auto& each :
-       std::map<std::string, std::string>{{"claude", "CLAUDECODE=1"},
-                                          {"codex", "CODEX_SANDBOX=seatbelt"},
-                                          {"cursor", "CURSOR_AGENT=1"},
-                                          {"gemini", "GEMINI_CLI=1"},
-                                          {"github", "RUNNER_TRACKING_ID=github_1"},
-                                          {"jenkins", "JENKINS_NODE_COOKIE=77"},
-                                          {"session", "INSTANCE_GUARD_SESSION=s-12"}})
+  for (const auto& each : std::map<std::string, std::string>{{"claude", "CLAUDECODE=1"},
+                                                             {"codex", "CODEX_SANDBOX=seatbelt"},
+                                                             {"cursor", "CURSOR_AGENT=1"},
+                                                             {"gemini", "GEMINI_CLI=1"},
+                                                             {"github", "RUNNER_TRACKING_ID=github_1"},
+                                                             {"jenkins", "JENKINS_NODE_COOKIE=77"},
+                                                             {"session", "INSTANCE_GUARD_SESSION=s-12"}})
     s.start_left([&] {
       ::setsid();
       actor what = pytest(s, "orphan.mark_" + each.first, "orphan", s.path("home/knox/foresight"));
@@ -61,8 +59,7 @@ void stage_marked(stage& s) {
     ::setsid();
     stage_open_pane(s);
     stage::become_reaper();
-    s.become(
-        {.label = "orphan.open_pane: tmux", .arguments = {s.program("usr/bin/tmux"), "new", "-d"}});
+    s.become({.label = "orphan.open_pane: tmux", .arguments = {s.program("usr/bin/tmux"), "new", "-d"}});
   });
 }
 
@@ -72,8 +69,7 @@ void stage_spared_by_mark(stage& s) {
     s.start_job([&] {
       ::setenv("CLAUDECODE", "1", 1);
       start_agent(s, "decoy.agent", s.path("home/knox/alive"), "", [&] {
-        s.start_session(
-            [&] { s.become(pytest(s, "decoy.agents_work", "", s.path("home/knox/alive"))); });
+        s.start_session([&] { s.become(pytest(s, "decoy.agents_work", "", s.path("home/knox/alive"))); });
       });
     });
   });
@@ -103,8 +99,7 @@ void stage_spared_by_mark(stage& s) {
     ::setsid();
     ::setenv("CLAUDECODE", "1", 1);
     s.start_in_terminal([&] {
-      s.start_job(
-          [&] { s.become({.label = "decoy.pane", .arguments = {s.program("opt/pane-program")}}); });
+      s.start_job([&] { s.become({.label = "decoy.pane", .arguments = {s.program("opt/pane-program")}}); });
       s.become_shell("decoy.pane");
     });
     stage::become_reaper();
@@ -114,16 +109,12 @@ void stage_spared_by_mark(stage& s) {
 
 void stage_left(stage& s) {
   s.start_twice_forked([&] {
-    s.become({.label = "orphan.double_fork",
-              .truth = "orphan",
-              .arguments = {s.program("opt/left-twice")}});
+    s.become({.label = "orphan.double_fork", .truth = "orphan", .arguments = {s.program("opt/left-twice")}});
   });
   // `setsid sh -c 'worker & …'`, and the shell is gone.
   s.start_session([&] {
     s.start([&] {
-      s.become({.label = "orphan.setsid",
-                .truth = "orphan",
-                .arguments = {s.program("opt/left-by-setsid")}});
+      s.become({.label = "orphan.setsid", .truth = "orphan", .arguments = {s.program("opt/left-by-setsid")}});
     });
     s.become({.label = "orphan.setsid: its leader",
               .truth = "kill",
@@ -132,11 +123,8 @@ void stage_left(stage& s) {
   });
   // Its terminal was closed, and it was disowned.
   s.start_in_terminal([&] {
-    s.start_job([&] {
-      s.become({.label = "orphan.disowned",
-                .truth = "orphan",
-                .arguments = {s.program("opt/disowned")}});
-    });
+    s.start_job(
+        [&] { s.become({.label = "orphan.disowned", .truth = "orphan", .arguments = {s.program("opt/disowned")}}); });
     ::signal(SIGHUP, SIG_IGN);
     s.become({.label = "orphan.disowned: its shell",
               .truth = "kill",
@@ -161,8 +149,7 @@ void stage_left(stage& s) {
 /// A terminal that nobody has touched for two days, and what runs in it.
 void stage_idle(stage& s) {
   s.start_in_terminal([&] {
-    s.start_job(
-        [&] { s.become({.label = "decoy.idle", .arguments = {s.program("opt/forgotten")}}); });
+    s.start_job([&] { s.become({.label = "decoy.idle", .arguments = {s.program("opt/forgotten")}}); });
     const timespec times[2] = {{::time(nullptr) - 2 * 86'400, 0}, {0, UTIME_OMIT}};
     if (::utimensat(AT_FDCWD, s.terminal().c_str(), times, 0) != 0) stage::fail(s.terminal());
     s.become_shell("decoy.idle");
@@ -194,32 +181,23 @@ void stage_spared(stage& s) {
               .executable = s.program("usr/bin/node")});
   });
   s.start_twice_forked([&] {
-    s.start([&] {
-      s.become({.label = "decoy.guards_child", .arguments = {s.program("opt/guarded-child")}});
-    });
+    s.start([&] { s.become({.label = "decoy.guards_child", .arguments = {s.program("opt/guarded-child")}}); });
     s.become({.label = "decoy.guarded_daemon",
               .arguments = {s.program("opt/guarded-daemon")},
               .environment = {"CENSUS_GUARD=" + s.guard("daemon"), "CENSUS_LOCKS=" + s.locks()}});
   });
   s.start_session([&] {
-    s.start_session(
-        [&] { s.become({.label = "decoy.cron_job", .arguments = {s.program("opt/nightly")}}); });
+    s.start_session([&] { s.become({.label = "decoy.cron_job", .arguments = {s.program("opt/nightly")}}); });
     stage::become_reaper();
     s.become({.label = "decoy.cron", .arguments = {s.program("usr/sbin/cron"), "-f"}});
   });
   s.start_session([&] {
-    s.start_session([&] {
-      s.become({.label = "decoy.ssh_program", .arguments = {s.program("opt/over-ssh")}});
-    });
+    s.start_session([&] { s.become({.label = "decoy.ssh_program", .arguments = {s.program("opt/over-ssh")}}); });
     stage::become_reaper();
-    s.become({.label = "decoy.sshd",
-              .arguments = {"sshd: knox@notty"},
-              .executable = s.program("usr/sbin/sshd")});
+    s.become({.label = "decoy.sshd", .arguments = {"sshd: knox@notty"}, .executable = s.program("usr/sbin/sshd")});
   });
   s.start_session([&] {
-    s.start_session([&] {
-      s.become({.label = "decoy.supervised", .arguments = {s.program("opt/supervised")}});
-    });
+    s.start_session([&] { s.become({.label = "decoy.supervised", .arguments = {s.program("opt/supervised")}}); });
     stage::become_reaper();
     s.become({.label = "decoy.supervisor",
               .arguments = {"/usr/bin/python3", s.program("usr/bin/supervisord")},
@@ -228,23 +206,16 @@ void stage_spared(stage& s) {
   if (!s.has_cgroups()) return;
   s.start_managed("forker.service", [&] {
     s.start([&] {
-      s.start([&] {
-        s.become({.label = "decoy.units_daemon", .arguments = {s.program("opt/forking-service")}});
-      });
+      s.start([&] { s.become({.label = "decoy.units_daemon", .arguments = {s.program("opt/forking-service")}}); });
     });
   });
   s.start_managed("docker-" + std::string(64, 'c') + ".scope", [&] {
     s.start([&] {
-      s.start([&] {
-        s.become({.label = "decoy.container", .arguments = {s.program("opt/in-container")}});
-      });
+      s.start([&] { s.become({.label = "decoy.container", .arguments = {s.program("opt/in-container")}}); });
     });
   });
   s.start_managed("app-gnome-browser-77.scope", [&] {
-    s.start([&] {
-      s.start(
-          [&] { s.become({.label = "decoy.desktop", .arguments = {s.program("opt/browser")}}); });
-    });
+    s.start([&] { s.start([&] { s.become({.label = "decoy.desktop", .arguments = {s.program("opt/browser")}}); }); });
   });
 }
 
@@ -260,8 +231,7 @@ void stage_orphans(stage& s) {
 }
 
 void stage_fresh(stage& s) {
-  s.start_twice_forked(
-      [&] { s.become({.label = "decoy.fresh_orphan", .arguments = {s.program("opt/fresh")}}); });
+  s.start_twice_forked([&] { s.become({.label = "decoy.fresh_orphan", .arguments = {s.program("opt/fresh")}}); });
   // A second start a moment ago of what runs in another terminal.
   s.start_in_shell("decoy.fresh_start", [&] {
     s.start_job([&] {

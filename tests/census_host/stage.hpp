@@ -69,10 +69,8 @@ class stage {
   std::string guard(const std::string& name) const {
     std::string result = "census-";
     for (const char c : root_.filename().string())
-      if ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'))
-        result += c;
-      else if (c >= 'A' && c <= 'Z')
-        result += static_cast<char>(c - 'A' + 'a');
+      if ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9')) result += c;
+      else if (c >= 'A' && c <= 'Z') result += static_cast<char>(c - 'A' + 'a');
     return result + "-" + name;
   }
   bool has_cgroups() const { return !cgroup_.empty(); }
@@ -94,8 +92,7 @@ class stage {
     fs::copy_file(actor_, where + ".new");
     fs::rename(where + ".new", where);
   }
-  std::string file(const std::string& name, const std::string& text = "x\n",
-                   bool executable = false) const {
+  std::string file(const std::string& name, const std::string& text = "x\n", bool executable = false) const {
     const std::string where = path(name);
     fs::create_directories(fs::path(where).parent_path());
     std::ofstream(where) << text;
@@ -148,8 +145,7 @@ class stage {
   void start_in_terminal(const std::function<void()>& part) {
     const int master = ::posix_openpt(O_RDWR | O_NOCTTY);
     char name[128];
-    if (master < 0 || ::grantpt(master) != 0 || ::unlockpt(master) != 0 ||
-        ::ptsname_r(master, name, sizeof name) != 0)
+    if (master < 0 || ::grantpt(master) != 0 || ::unlockpt(master) != 0 || ::ptsname_r(master, name, sizeof name) != 0)
       fail("terminal");
     start([&] {
       ::setsid();
@@ -170,9 +166,7 @@ class stage {
   }
   [[noreturn]] void become_shell(const std::string& label) const {
     become_reaper();
-    become({.label = label + ": its shell",
-            .arguments = {"-bash"},
-            .executable = program("usr/bin/bash")});
+    become({.label = label + ": its shell", .arguments = {"-bash"}, .executable = program("usr/bin/bash")});
   }
   /// Below a service manager: in a control group of that name, or, without the right to make one,
   /// below a supervisor.
@@ -181,8 +175,7 @@ class stage {
       const fs::path group = cgroup_ / unit;
       fs::create_directories(group);
       start_session([&] {
-        if (!(std::ofstream(group / "cgroup.procs") << ::getpid()).flush().good())
-          fail("cgroup.procs");
+        if (!(std::ofstream(group / "cgroup.procs") << ::getpid()).flush().good()) fail("cgroup.procs");
         part();
       });
       return;
@@ -212,8 +205,7 @@ class stage {
     std::vector<char*> words;
     for (const std::string& each : what.arguments) words.push_back(const_cast<char*>(each.c_str()));
     words.push_back(nullptr);
-    ::execv((what.executable.empty() ? what.arguments.front() : what.executable).c_str(),
-            words.data());
+    ::execv((what.executable.empty() ? what.arguments.front() : what.executable).c_str(), words.data());
     fail("exec for " + what.label);
   }
 

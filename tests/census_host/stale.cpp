@@ -13,16 +13,14 @@ std::string hash(char digit) { return std::string(40, digit); }
 
 /// A line of a reflog, some seconds from now.
 std::string reflog(char from, char to, long seconds, const std::string& what) {
-  return hash(from) + " " + hash(to) + " Knox <knox@example.org> " +
-         std::to_string(::time(nullptr) + seconds) + " +0200\t" + what + "\n";
+  return hash(from) + " " + hash(to) + " Knox <knox@example.org> " + std::to_string(::time(nullptr) + seconds) +
+         " +0200\t" + what + "\n";
 }
 
-void append(const std::string& file, const std::string& text) {
-  std::ofstream(file, std::ios::app) << text;
-}
+void append(const std::string& file, const std::string& text) { std::ofstream(file, std::ios::app) << text; }
 
-actor service(stage& s, const std::string& label, const std::string& truth,
-              std::vector<std::string> words, const std::string& directory = "") {
+actor service(stage& s, const std::string& label, const std::string& truth, std::vector<std::string> words,
+              const std::string& directory = "") {
   words.insert(words.begin(), "python3");
   return {.label = label,
           .truth = truth,
@@ -41,21 +39,18 @@ void stage_files(stage& s) {
   });
   s.later([&s, replaced] { s.replace(replaced); });
   const std::string deleted = s.program("opt/deleted/trader");
-  s.start_managed("deleted.service", [&] {
-    s.become({.label = "stale.binary_deleted", .truth = "stale", .arguments = {deleted}});
-  });
+  s.start_managed("deleted.service",
+                  [&] { s.become({.label = "stale.binary_deleted", .truth = "stale", .arguments = {deleted}}); });
   s.later([deleted] { fs::remove(deleted); });
   const std::string aside = s.program("opt/aside/trader");
-  s.start_managed("aside.service", [&] {
-    s.become({.label = "stale.binary_moved_aside", .truth = "stale", .arguments = {aside}});
-  });
+  s.start_managed("aside.service",
+                  [&] { s.become({.label = "stale.binary_moved_aside", .truth = "stale", .arguments = {aside}}); });
   s.later([&s, aside] {
     fs::rename(aside, aside + ".old");
     s.program("opt/aside/trader");
   });
   const std::string script = s.script("srv/newer/job.py");
-  s.start_managed("newer.service",
-                  [&] { s.become(service(s, "stale.script_newer", "stale", {script})); });
+  s.start_managed("newer.service", [&] { s.become(service(s, "stale.script_newer", "stale", {script})); });
   s.later([script] { append(script, "# fixed\n"); });
   s.file("srv/pack/pack/__init__.py");
   s.file("srv/pack/pack/__main__.py");
@@ -86,12 +81,10 @@ void stage_links(stage& s) {
   }
   const std::string current = s.path("srv/app/current");
   fs::create_directory_symlink("releases/2", current);
-  s.start_managed("link.service", [&] {
-    s.become({.label = "stale.link_binary", .truth = "stale", .arguments = {current + "/app"}});
-  });
-  s.start_managed("linked.service", [&] {
-    s.become(service(s, "stale.link_script", "stale", {current + "/main.py"}, current));
-  });
+  s.start_managed("link.service",
+                  [&] { s.become({.label = "stale.link_binary", .truth = "stale", .arguments = {current + "/app"}}); });
+  s.start_managed("linked.service",
+                  [&] { s.become(service(s, "stale.link_script", "stale", {current + "/main.py"}, current)); });
   s.start_in_shell("stale.link_directory", [&] {
     s.start_job([&] {
       actor what = service(s, "stale.link_directory", "stale", {"main.py", "--by-hand"}, current);
@@ -103,19 +96,16 @@ void stage_links(stage& s) {
   // Another link of the same release, which is not touched.
   fs::create_directory_symlink("releases/2", s.path("srv/app/stable"));
   s.start_managed("stable.service", [&] {
-    s.become(
-        {.label = "decoy.link_stays", .arguments = {s.path("srv/app/stable") + "/app", "stable"}});
+    s.become({.label = "decoy.link_stays", .arguments = {s.path("srv/app/stable") + "/app", "stable"}});
   });
 }
 
 void stage_checkouts(stage& s) {
-  const auto checkout = [&](const std::string& name, const std::string& label,
-                            const std::string& truth) {
+  const auto checkout = [&](const std::string& name, const std::string& label, const std::string& truth) {
     const std::string script = s.script("home/knox/" + name + "/main.py");
     s.start_managed(name + ".service", [&] { s.become(service(s, label, truth, {script})); });
-    return s.file(
-        "home/knox/" + name + "/.git/logs/HEAD",
-        reflog('0', 'a', -9000, "clone: from x") + reflog('a', 'b', -5000, "pull: Fast-forward"));
+    return s.file("home/knox/" + name + "/.git/logs/HEAD",
+                  reflog('0', 'a', -9000, "clone: from x") + reflog('a', 'b', -5000, "pull: Fast-forward"));
   };
   // Twelve commits, one pull.
   const std::string pulled = checkout("pulled", "stale.checkout_moved", "stale");
@@ -126,24 +116,19 @@ void stage_checkouts(stage& s) {
                      reflog('c', 'b', 0, "checkout: moving from try to main"));
   });
   const std::string committed = checkout("committed", "decoy.committed_what_runs", "");
-  s.later(
-      [committed] { append(committed, reflog('b', 'c', 0, "commit: what runs since an hour")); });
+  s.later([committed] { append(committed, reflog('b', 'c', 0, "commit: what runs since an hour")); });
   checkout("quiet", "decoy.checkout_stays", "");
   // A working tree of another repository's.
   const std::string script = s.script("home/knox/tree/main.py");
-  s.file("home/knox/tree/.git",
-         "gitdir: " + s.path("home/knox/repository/.git/worktrees/tree") + "\n");
+  s.file("home/knox/tree/.git", "gitdir: " + s.path("home/knox/repository/.git/worktrees/tree") + "\n");
   s.file("home/knox/repository/.git/worktrees/tree/commondir", "../..\n");
-  const std::string tree =
-      s.file("home/knox/repository/.git/worktrees/tree/logs/HEAD", reflog('0', 'a', -9000, "x"));
-  s.start_managed("tree.service",
-                  [&] { s.become(service(s, "stale.working_tree_moved", "stale", {script})); });
+  const std::string tree = s.file("home/knox/repository/.git/worktrees/tree/logs/HEAD", reflog('0', 'a', -9000, "x"));
+  s.start_managed("tree.service", [&] { s.become(service(s, "stale.working_tree_moved", "stale", {script})); });
   s.later([tree] { append(tree, reflog('a', 'd', 0, "merge next: Fast-forward")); });
   // Compiled: what counts is whether its file was built anew.
   const std::string built = s.program("home/knox/compiled/build/engine");
   const std::string log = s.file("home/knox/compiled/.git/logs/HEAD", reflog('0', 'a', -9000, "x"));
-  s.start_managed("compiled.service",
-                  [&] { s.become({.label = "decoy.compiled_in_checkout", .arguments = {built}}); });
+  s.start_managed("compiled.service", [&] { s.become({.label = "decoy.compiled_in_checkout", .arguments = {built}}); });
   s.later([log] { append(log, reflog('a', 'd', 0, "pull")); });
   if (::geteuid() != 0) return;
   // A stranger's repository is not believed.
@@ -151,27 +136,22 @@ void stage_checkouts(stage& s) {
   s.later([&s, foreign] {
     append(foreign, reflog('b', 'c', 0, "pull"));
     const bool given = ::chown(s.path("home/knox/foreign/.git").c_str(), 65'534, 65'534) == 0;
-    if (!given)
-      append(foreign, reflog('c', 'b', 0, "back"));  // one user is all there is: nothing to tell
+    if (!given) append(foreign, reflog('c', 'b', 0, "back"));  // one user is all there is: nothing to tell
   });
 }
 
 void stage_unchanged(stage& s) {
   const std::string watched = s.script("srv/watched/web.py");
-  s.start_managed("watched.service", [&] {
-    s.become(service(s, "decoy.reloads_itself", "", {watched, "--reload"}));
-  });
+  s.start_managed("watched.service", [&] { s.become(service(s, "decoy.reloads_itself", "", {watched, "--reload"})); });
   s.later([watched] { append(watched, "# fixed\n"); });
   const std::string writer = s.script("srv/writer/__main__.py");
   s.file("srv/writer/__init__.py");
-  s.start_managed("writer.service",
-                  [&] { s.become(service(s, "decoy.writes_beside_itself", "", {writer})); });
+  s.start_managed("writer.service", [&] { s.become(service(s, "decoy.writes_beside_itself", "", {writer})); });
   s.later([&s] { s.file("srv/writer/state.json", "{}"); });
   s.start_in_shell("decoy.edited_by_editor", [&] {
     s.start_job([&] {
-      s.become({.label = "decoy.edited_by_editor",
-                .arguments = {"vim", watched},
-                .executable = s.program("usr/bin/vim")});
+      s.become(
+          {.label = "decoy.edited_by_editor", .arguments = {"vim", watched}, .executable = s.program("usr/bin/vim")});
     });
   });
   // Never on disk: nothing there to be replaced.

@@ -40,16 +40,14 @@ void stage_zombies(stage& s) {
       for (const auto& each : fs::directory_iterator(task)) {
         std::ifstream status(each.path() / "status");
         for (std::string line; std::getline(status, line);)
-          known = known ||
-                  (line.starts_with("TracerPid:") && line.find_first_of("123456789") != line.npos);
+          known = known || (line.starts_with("TracerPid:") && line.find_first_of("123456789") != line.npos);
       }
   });
   // "Zl" as well, but its other thread works on.
   s.start_session([&] {
     s.start([&] {
-      s.become({.label = "decoy.headless",
-                .arguments = {s.program("opt/headless")},
-                .environment = {"CENSUS_HEADLESS=1"}});
+      s.become(
+          {.label = "decoy.headless", .arguments = {s.program("opt/headless")}, .environment = {"CENSUS_HEADLESS=1"}});
     });
     s.become({.label = "decoy.headless: its parent", .arguments = {s.program("opt/collector")}});
   });

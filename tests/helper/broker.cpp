@@ -40,8 +40,7 @@ void broker(const char* value, words after) {
     }
     char name[] = "helper";
     char* arguments[64] = {name};
-    for (std::size_t i = 1; i < 63 && !after.empty(); ++i, after = after.rest())
-      arguments[i] = *after.next;
+    for (std::size_t i = 1; i < 63 && !after.empty(); ++i, after = after.rest()) arguments[i] = *after.next;
     execve("/proc/self/exe", arguments, list);
     perror("helper: execve");
     _exit(126);

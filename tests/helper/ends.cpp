@@ -62,8 +62,7 @@ void write_all(int descriptor, char letter, long total) {
   char block[65'536];
   memset(block, letter, sizeof block);
   while (total > 0) {
-    const auto size =
-        total < static_cast<long>(sizeof block) ? static_cast<std::size_t>(total) : sizeof block;
+    const auto size = total < static_cast<long>(sizeof block) ? static_cast<std::size_t>(total) : sizeof block;
     const ssize_t written = write(descriptor, block, size);
     if (written < 0) {
       if (errno == EINTR) continue;
@@ -92,10 +91,8 @@ void echo(const char*, words) {
     if (size <= 0) _exit(size == 0 ? 0 : 74);
     for (ssize_t done = 0; done < size;) {
       const ssize_t written = write(1, block + done, static_cast<std::size_t>(size - done));
-      if (written > 0)
-        done += written;
-      else if (errno != EINTR)
-        _exit(74);
+      if (written > 0) done += written;
+      else if (errno != EINTR) _exit(74);
     }
   }
 }

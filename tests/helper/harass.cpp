@@ -32,8 +32,7 @@ void harass(const char* value, words) {
     DIR* directory = opendir("/proc");
     if (directory == nullptr) _exit(71);
     while (const dirent* each = readdir(directory)) {
-      if (each->d_name[0] < '1' || each->d_name[0] > '9' || !is_called(each->d_name, value))
-        continue;
+      if (each->d_name[0] < '1' || each->d_name[0] > '9' || !is_called(each->d_name, value)) continue;
       const auto pid = static_cast<pid_t>(atol(each->d_name));
       kill(pid, SIGSTOP);
       usleep(static_cast<useconds_t>(80'000 + random() % 40'000));

@@ -66,8 +66,7 @@ constexpr entry table[] = {
     {"runner", runner, "=N  N chains of processes that fork and exit as fast as they can"},
     {"hydra", hydra, "=N  forks two more of its kind on each SIGTERM, N in all"},
     {"bomb", bomb, "=N  forks as fast as it can, N in all"},
-    {"bystander", bystander,
-     "a crowd of children that exit 0, until SIGUSR1; exit 1 if one did not"},
+    {"bystander", bystander, "a crowd of children that exit 0, until SIGUSR1; exit 1 if one did not"},
     {"harass", harass, "=NAME  stops the processes of that name again and again"},
     {"broker", broker, "=FIFO WORD...  per environment written into FIFO, a child with it"},
     {"show", show, "prints what it has inherited"},
@@ -152,8 +151,7 @@ void execute_self_cleared(words what) {
   std::string at = deadline_word + std::to_string(deadline_at);
   char name[] = "helper";
   char* arguments[64] = {name, at.data()};
-  for (std::size_t i = 2; i < 63 && !what.empty(); ++i, what = what.rest())
-    arguments[i] = *what.next;
+  for (std::size_t i = 2; i < 63 && !what.empty(); ++i, what = what.rest()) arguments[i] = *what.next;
   char* nothing[] = {nullptr};
   execve("/proc/self/exe", arguments, nothing);
   perror("helper: execve");

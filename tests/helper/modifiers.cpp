@@ -144,10 +144,8 @@ void renamed(const char* value, words after) {
   // The words live in the memory that is overwritten: keep copies.
   static char* copies[64];
   std::size_t count = 0;
-  for (words each = after; !each.empty() && count < 63; each = each.rest())
-    copies[count++] = strdup(*each.next);
-  for (words each = after; !each.empty(); each = each.rest())
-    memset(*each.next, 0, strlen(*each.next));
+  for (words each = after; !each.empty() && count < 63; each = each.rest()) copies[count++] = strdup(*each.next);
+  for (words each = after; !each.empty(); each = each.rest()) memset(*each.next, 0, strlen(*each.next));
   proceed({copies});
 }
 

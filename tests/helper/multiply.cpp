@@ -12,8 +12,8 @@ namespace {
 
 /// Shared by all descendants of a word, so that a bound holds for all of them together.
 std::atomic<long>& shared_counter() {
-  static void* memory = mmap(nullptr, sizeof(std::atomic<long>), PROT_READ | PROT_WRITE,
-                             MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  static void* memory =
+      mmap(nullptr, sizeof(std::atomic<long>), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) _exit(71);
   return *static_cast<std::atomic<long>*>(memory);
 }
@@ -95,8 +95,7 @@ void bystander(const char*, words) {
     while (told_to_end == 0 && living < crowd) {
       const pid_t child = fork();
       if (child == 0) {
-        for (const std::int64_t end = now() + (1 + children % 5) * 1'000'000; now() < end;)
-          usleep(500);
+        for (const std::int64_t end = now() + (1 + children % 5) * 1'000'000; now() < end;) usleep(500);
         _exit(0);
       }
       if (child < 0) break;

@@ -47,8 +47,8 @@ void show_status() {
     char* value = colon + 1 + strspn(colon + 1, " \t");
     value[strcspn(value, "\n")] = '\0';
     const std::string_view key = line;
-    for (const std::string_view wanted : {"SigIgn", "SigBlk", "SigCgt", "NoNewPrivs", "Seccomp",
-                                          "CapEff", "CapPrm", "Uid", "Gid", "Groups"})
+    for (const std::string_view wanted :
+         {"SigIgn", "SigBlk", "SigCgt", "NoNewPrivs", "Seccomp", "CapEff", "CapPrm", "Uid", "Gid", "Groups"})
       if (key == wanted) say("status.%s=%s", line, value);
   }
   fclose(file);

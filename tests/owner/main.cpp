@@ -62,12 +62,9 @@ std::vector<std::string> command(const state& s, std::string_view words) {
 }
 
 void spawn(state& s, std::string_view words, const spawn_options& options = {}) {
-  if (s.guard)
-    s.children.push_back(s.guard->spawn(command(s, words), options));
-  else if (s.group)
-    s.children.push_back(s.group->spawn(command(s, words), options));
-  else
-    throw std::runtime_error("neither guard nor group");
+  if (s.guard) s.children.push_back(s.guard->spawn(command(s, words), options));
+  else if (s.group) s.children.push_back(s.group->spawn(command(s, words), options));
+  else throw std::runtime_error("neither guard nor group");
 }
 
 /// What a forked copy does that never executes: "setsid", "ignore", "stopped", "daemon", "daemon3", or just stays.
@@ -157,31 +154,21 @@ void end(state& s, const std::string& how) {
 
 /// False when main is to return.
 bool act(state& s, std::string_view key, const std::string& value) {
-  if (key == "helper")
-    s.helper = value;
-  else if (key == "grace")
-    s.options.children.grace = milliseconds(std::stoi(value));
-  else if (key == "wait")
-    s.options.lock.wait = milliseconds(std::stoi(value));
-  else if (key == "cleanup-wait")
-    s.options.lock.cleanup_wait = milliseconds(std::stoi(value));
-  else if (key == "directory")
-    s.options.lock.directory = value;
-  else if (key == "graceful")
-    s.options.signals.graceful = value == "1";
-  else if (key == "reach" && value == "spawned")
-    s.options.ends = reach::spawned;
-  else if (key == "reach" && value == "strays")
-    s.options.ends = reach::strays;
-  else if (key == "reach" && value == "everything")
-    s.options.ends = reach::everything;
+  if (key == "helper") s.helper = value;
+  else if (key == "grace") s.options.children.grace = milliseconds(std::stoi(value));
+  else if (key == "wait") s.options.lock.wait = milliseconds(std::stoi(value));
+  else if (key == "cleanup-wait") s.options.lock.cleanup_wait = milliseconds(std::stoi(value));
+  else if (key == "directory") s.options.lock.directory = value;
+  else if (key == "graceful") s.options.signals.graceful = value == "1";
+  else if (key == "reach" && value == "spawned") s.options.ends = reach::spawned;
+  else if (key == "reach" && value == "strays") s.options.ends = reach::strays;
+  else if (key == "reach" && value == "everything") s.options.ends = reach::everything;
   else if (key == "guard" || key == "guard-or-exit") {
     s.guard = key == "guard" ? single_instance::acquire(value, s.options)
                              : single_instance::acquire_or_exit(value, s.options);
     timespec now{};
     ::clock_gettime(CLOCK_MONOTONIC, &now);
-    say("acquired pid=" + std::to_string(::getpid()) +
-        " recovered=" + (s.guard->recovered_from() ? "1" : "0") +
+    say("acquired pid=" + std::to_string(::getpid()) + " recovered=" + (s.guard->recovered_from() ? "1" : "0") +
         " at=" + std::to_string(now.tv_sec * 1'000'000'000 + now.tv_nsec));
   } else if (key == "try-guard") {  // 0: got it, 75: refused
     std::error_code ec;
@@ -193,10 +180,8 @@ bool act(state& s, std::string_view key, const std::string& value) {
     s.group.emplace(s.options.children, ec);
     say(ec ? "no group: " + ec.message() : "group");
     if (ec) std::exit(69);
-  } else if (key == "group")
-    s.group.emplace(s.options.children);
-  else if (key == "child")
-    spawn(s, value);
+  } else if (key == "group") s.group.emplace(s.options.children);
+  else if (key == "child") spawn(s, value);
   else if (key == "try-child") {
     std::error_code ec;
     s.children.push_back(s.guard->spawn(command(s, value), ec));
@@ -204,27 +189,19 @@ bool act(state& s, std::string_view key, const std::string& value) {
   } else if (key == "daemon3") {  // what goes on is a copy
     if (::daemon(0, 1) != 0) throw std::runtime_error("daemon");
     say("daemon pid=" + std::to_string(::getpid()));
-  } else if (key == "outlives")
-    spawn(s, value, {.outlives = true});
-  else if (key == "keep")
-    spawn(s, value, {.environment = {"INSTANCE_GUARD_KEEP=1"}});
-  else if (key.starts_with("stray."))
-    stray(s, key.substr(6), value);
+  } else if (key == "outlives") spawn(s, value, {.outlives = true});
+  else if (key == "keep") spawn(s, value, {.environment = {"INSTANCE_GUARD_KEEP=1"}});
+  else if (key.starts_with("stray.")) stray(s, key.substr(6), value);
   else if (key == "warden")  // says who it is
     say("warden pid=" + std::to_string((s.guard ? s.guard->children() : *s.group).warden().pid));
   else if (key == "run") {
-    const run_result result =
-        s.guard ? s.guard->run(command(s, value)) : s.group->run(command(s, value));
-    say("ran: " + result.status.str() + ", " + result.out.substr(0, result.out.find('\n')) + ", " +
-        result.ended.str());
-  } else if (key == "delay")
-    ::usleep(static_cast<useconds_t>(std::stoi(value) * 1000));
+    const run_result result = s.guard ? s.guard->run(command(s, value)) : s.group->run(command(s, value));
+    say("ran: " + result.status.str() + ", " + result.out.substr(0, result.out.find('\n')) + ", " + result.ended.str());
+  } else if (key == "delay") ::usleep(static_cast<useconds_t>(std::stoi(value) * 1000));
   else if (key == "shell") {  // and waits for it
     if (std::system(value.c_str()) != 0) throw std::runtime_error("shell");
-  } else if (key == "broker")
-    ask_broker(value.c_str());
-  else if (key == "say")
-    say(value);
+  } else if (key == "broker") ask_broker(value.c_str());
+  else if (key == "say") say(value);
   else if (key == "block-signals") {
     sigset_t all;
     ::sigfillset(&all);
@@ -257,8 +234,7 @@ bool act(state& s, std::string_view key, const std::string& value) {
   } else if (key == "end") {
     end(s, value);
     return false;
-  } else
-    throw std::runtime_error("unknown key " + std::string(key));
+  } else throw std::runtime_error("unknown key " + std::string(key));
   return true;
 }
 

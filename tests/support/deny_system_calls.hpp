@@ -16,9 +16,7 @@ namespace detail {
 
 inline bool install(std::vector<sock_filter> filter) {
   const sock_fprog program{static_cast<unsigned short>(filter.size()), filter.data()};
-  const auto attempt = [&] {
-    return ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) == 0;
-  };
+  const auto attempt = [&] { return ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) == 0; };
   // root needs no no_new_privs; other users do.
   return attempt() || (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && attempt());
 }
@@ -48,11 +46,10 @@ inline bool deny_system_calls(std::initializer_list<long> numbers, int error) {
 
 /// As above, for one call with one value of its first argument, or a later one: prctl(PR_SET_CHILD_SUBREAPER).
 inline bool deny_system_call_with(long number, unsigned value, int error, std::size_t argument = 0) {
-  return detail::install(
-      {detail::load(offsetof(seccomp_data, nr)), detail::if_equal(static_cast<unsigned>(number), 3),
-       detail::load(offsetof(seccomp_data, args) + argument * sizeof(__u64)), detail::if_equal(value, 1),
-       detail::answer(SECCOMP_RET_ERRNO | static_cast<unsigned>(error)),
-       detail::answer(SECCOMP_RET_ALLOW)});
+  return detail::install({detail::load(offsetof(seccomp_data, nr)), detail::if_equal(static_cast<unsigned>(number), 3),
+                          detail::load(offsetof(seccomp_data, args) + argument * sizeof(__u64)),
+                          detail::if_equal(value, 1), detail::answer(SECCOMP_RET_ERRNO | static_cast<unsigned>(error)),
+                          detail::answer(SECCOMP_RET_ALLOW)});
 }
 
 }  // namespace support

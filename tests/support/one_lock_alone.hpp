@@ -22,8 +22,7 @@ inline bool own_network() { return ::unshare(CLONE_NEWNET) == 0; }
 inline bool own_files() {
   return instance_guard::platform::has_socket_lock && ::unshare(CLONE_NEWNS) == 0 &&
          ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-         ::mount("none", "/run", "tmpfs", 0, "size=1m") == 0 &&
-         ::mount("none", "/tmp", "tmpfs", 0, "size=1m") == 0;
+         ::mount("none", "/run", "tmpfs", 0, "size=1m") == 0 && ::mount("none", "/tmp", "tmpfs", 0, "size=1m") == 0;
 }
 
 /// Whether this machine lets a test do that; says why not.
@@ -32,8 +31,7 @@ inline bool possible(const char* what, bool (*prepare)()) {
   if (pid == 0) ::_exit(prepare() ? 0 : 1);
   int status = 1;
   ::waitpid(pid, &status, 0);
-  if (status != 0)
-    MESSAGE("skipped: " << std::string(what) << " needs root, namespaces and a socket lock");
+  if (status != 0) MESSAGE("skipped: " << std::string(what) << " needs root, namespaces and a socket lock");
   return status == 0;
 }
 

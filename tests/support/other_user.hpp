@@ -13,8 +13,7 @@ inline constexpr uid_t nobody = 65'534;
 
 /// False if that is not possible.
 inline bool become(uid_t user) {
-  return ::setgroups(0, nullptr) == 0 && ::setresgid(user, user, user) == 0 &&
-         ::setresuid(user, user, user) == 0;
+  return ::setgroups(0, nullptr) == 0 && ::setresgid(user, user, user) == 0 && ::setresuid(user, user, user) == 0;
 }
 
 }  // namespace support

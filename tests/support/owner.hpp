@@ -27,14 +27,12 @@ struct owner_options {
 /// The N of "ready pid=N end=...", or of a line with another start; 0 if it is none.
 inline pid_t ready_pid(std::string_view line, std::string_view start = "ready pid=") {
   if (!line.starts_with(start)) return 0;
-  return static_cast<pid_t>(
-      std::strtol(std::string(line.substr(start.size())).c_str(), nullptr, 10));
+  return static_cast<pid_t>(std::strtol(std::string(line.substr(start.size())).c_str(), nullptr, 10));
 }
 
 class owner {
  public:
-  owner(const scene& s, owner_options options)
-      : process_(s.start(command(s, options), start(options))) {
+  owner(const scene& s, owner_options options) : process_(s.start(command(s, options), start(options))) {
     while (ready_ < options.ready) {
       const auto line = process_.read_line();
       if (!line) break;
@@ -82,8 +80,7 @@ class owner {
     start_options result;
     // A sanitizer must let it die by the signals that the test sends, with their status.
     result.environment = {"ASAN_OPTIONS=handle_segv=0:handle_abort=0:detect_leaks=0",
-                          "TSAN_OPTIONS=handle_segv=0:handle_abort=0",
-                          "UBSAN_OPTIONS=handle_segv=0:handle_abort=0"};
+                          "TSAN_OPTIONS=handle_segv=0:handle_abort=0", "UBSAN_OPTIONS=handle_segv=0:handle_abort=0"};
     result.before_exec = options.before_exec;
     if (options.as_nobody) result.before_exec = [] { return become(nobody); };
     return result;
@@ -98,18 +95,15 @@ class owner {
 /// The helper programs that live now: all that an owner started. Its warden is not among them.
 inline std::vector<found_process> helpers_of(const scene& s) {
   std::vector<found_process> result = s.processes();
-  std::erase_if(result, [&](const found_process& each) {
-    return each.executable == s.path_of(INSTANCE_GUARD_TEST_OWNER);
-  });
+  std::erase_if(result,
+                [&](const found_process& each) { return each.executable == s.path_of(INSTANCE_GUARD_TEST_OWNER); });
   return result;
 }
 
 /// True if a new instance gets the name and none of the old one's children lives then. It ends
 /// again at once, in order.
-inline bool next_instance_is_alone(const scene& s, const std::string& name,
-                                   bool as_nobody = false) {
-  owner next(s, {.arguments = {"wait=20000", "guard=" + name, "wait-line=", "end=return"},
-                 .as_nobody = as_nobody});
+inline bool next_instance_is_alone(const scene& s, const std::string& name, bool as_nobody = false) {
+  owner next(s, {.arguments = {"wait=20000", "guard=" + name, "wait-line=", "end=return"}, .as_nobody = as_nobody});
   const bool acquired = next.process().read_until("acquired").has_value();
   bool alone = acquired;
   for (const found_process& each : helpers_of(s)) {

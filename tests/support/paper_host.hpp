@@ -52,8 +52,7 @@ class paper_host {
     std::chrono::milliseconds processor = 0ms;
   };
   paper_host& with(const draft& what) {
-    process_info info =
-        row(base + what.number, what.parent == 0 ? 1 : base + what.parent, what.name);
+    process_info info = row(base + what.number, what.parent == 0 ? 1 : base + what.parent, what.name);
     info.session = base + (what.session < 0 ? what.number : what.session);
     info.group = base + (what.group < 0 ? what.number : what.group);
     info.state = what.state;
@@ -100,15 +99,12 @@ class paper_host {
 
 using draft = paper_host::draft;
 
-inline std::string unit(const std::string& name) {
-  return "0::/system.slice/" + name + ".service\n";
-}
+inline std::string unit(const std::string& name) { return "0::/system.slice/" + name + ".service\n"; }
 inline draft bot(int number, std::vector<std::string> words = {}) {
   words.insert(words.begin(), {"python3", "/nonexistent/shiva/main.py"});
   return {.number = number, .arguments = std::move(words)};
 }
-inline draft managed(int number, const std::string& name = "shiva",
-                     std::vector<std::string> words = {}) {
+inline draft managed(int number, const std::string& name = "shiva", std::vector<std::string> words = {}) {
   draft result = bot(number, std::move(words));
   result.cgroup = unit(name);
   return result;

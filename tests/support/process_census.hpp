@@ -64,8 +64,7 @@ inline std::string executable_of(const std::string& task) {
 
 /// `executable` is what executable_of(task) said: read once, since what ends has none any more.
 inline bool thread_mentions(const std::string& task, const std::string& executable, std::string_view token) {
-  return executable.find(token) != std::string::npos ||
-         contents(task + "/environ").find(token) != std::string::npos ||
+  return executable.find(token) != std::string::npos || contents(task + "/environ").find(token) != std::string::npos ||
          contents(task + "/cmdline").find(token) != std::string::npos;
 }
 
@@ -99,8 +98,7 @@ inline std::vector<found_process> processes_with(std::string_view token) {
 /// Alive: there, and not a zombie.
 inline bool alive(pid_t pid) {
   for (const pid_t thread : detail::numbers_in("/proc/" + std::to_string(pid) + "/task")) {
-    const char state =
-        detail::state_of("/proc/" + std::to_string(pid) + "/task/" + std::to_string(thread));
+    const char state = detail::state_of("/proc/" + std::to_string(pid) + "/task/" + std::to_string(thread));
     if (state != '\0' && state != 'Z' && state != 'X') return true;
   }
   return false;
@@ -112,8 +110,7 @@ inline std::vector<pid_t> children_of(pid_t parent) {
   for (const pid_t pid : detail::numbers_in("/proc")) {
     const std::string stat = detail::contents("/proc/" + std::to_string(pid) + "/stat");
     const std::size_t end = stat.rfind(')');  // "pid (name) state parent ..."
-    if (end != stat.npos && end + 4 < stat.size() &&
-        std::strtol(stat.c_str() + end + 4, nullptr, 10) == parent)
+    if (end != stat.npos && end + 4 < stat.size() && std::strtol(stat.c_str() + end + 4, nullptr, 10) == parent)
       result.push_back(pid);
   }
   return result;

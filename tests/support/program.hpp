@@ -102,12 +102,10 @@ class [[nodiscard]] program {
   }
 
   /// Reads lines until one starts with `start`, and returns it; nothing if none does in time.
-  std::optional<std::string> read_until(std::string_view start,
-                                        std::chrono::milliseconds limit = patience) {
+  std::optional<std::string> read_until(std::string_view start, std::chrono::milliseconds limit = patience) {
     const auto end = std::chrono::steady_clock::now() + limit;
     for (;;) {
-      const auto rest = std::chrono::duration_cast<std::chrono::milliseconds>(
-          end - std::chrono::steady_clock::now());
+      const auto rest = std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
       auto line = read_line(rest);
       if (!line || line->starts_with(start)) return line;
     }
@@ -130,16 +128,14 @@ class [[nodiscard]] program {
   bool ended() {
     if (status_) return true;
     siginfo_t info{};
-    if (::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG) != 0 || info.si_pid == 0)
-      return false;
+    if (::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG) != 0 || info.si_pid == 0) return false;
     status_ = instance_guard::exit_status(info.si_code, info.si_status);
     return true;
   }
 
  private:
   bool read_more(std::chrono::steady_clock::time_point end) {
-    const auto rest = std::chrono::duration_cast<std::chrono::milliseconds>(
-        end - std::chrono::steady_clock::now());
+    const auto rest = std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
     pollfd entry{out_.get(), POLLIN, 0};
     if (rest.count() <= 0 || ::poll(&entry, 1, static_cast<int>(rest.count())) <= 0) return false;
     char block[65'536];

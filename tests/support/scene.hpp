@@ -58,9 +58,7 @@ class [[nodiscard]] scene {
   }
 
   /// Those that live now. Those of other users only if the test may see them.
-  std::vector<found_process> processes() const {
-    return processes_with(directory_.path().string());
-  }
+  std::vector<found_process> processes() const { return processes_with(directory_.path().string()); }
   bool empty() const { return processes().empty(); }
   void end() const { end_processes_with(directory_.path().string()); }
 

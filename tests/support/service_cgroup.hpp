@@ -6,9 +6,9 @@
 #include <fstream>
 #include <sstream>
 #include <string>
-#include <system_error>
 #include <sys/stat.h>
 #include <sys/xattr.h>
+#include <system_error>
 #include <unistd.h>
 #include <vector>
 
@@ -49,9 +49,7 @@ class [[nodiscard]] service_cgroup {
 
   /// False where there are no such groups, or they are not this user's.
   bool possible() const { return !path_.empty(); }
-  bool add(pid_t pid) const {
-    return (std::ofstream(path_ + "/cgroup.procs") << pid).flush().good();
-  }
+  bool add(pid_t pid) const { return (std::ofstream(path_ + "/cgroup.procs") << pid).flush().good(); }
   /// Who is in it now.
   std::vector<pid_t> members() const {
     std::vector<pid_t> result;

@@ -25,20 +25,18 @@ inline bool have_strace() {
 }
 
 /// A command line that runs `arguments` under strace and writes the log into `file`.
-inline std::vector<std::string> with_signal_log(const std::string& file,
-                                                std::vector<std::string> arguments) {
-  std::vector<std::string> command = {
-      "strace",
-      "-f",
-      "-q",
-      "-o",
-      file,
-      "-e",
-      "signal=none",
-      "--decode-fds=path,pidfd",
-      "-e",
-      "trace=kill,tkill,tgkill,pidfd_send_signal,rt_sigqueueinfo,rt_tgsigqueueinfo,"
-      "?fork,?vfork,clone,clone3"};
+inline std::vector<std::string> with_signal_log(const std::string& file, std::vector<std::string> arguments) {
+  std::vector<std::string> command = {"strace",
+                                      "-f",
+                                      "-q",
+                                      "-o",
+                                      file,
+                                      "-e",
+                                      "signal=none",
+                                      "--decode-fds=path,pidfd",
+                                      "-e",
+                                      "trace=kill,tkill,tgkill,pidfd_send_signal,rt_sigqueueinfo,rt_tgsigqueueinfo,"
+                                      "?fork,?vfork,clone,clone3"};
   command.insert(command.end(), arguments.begin(), arguments.end());
   return command;
 }
@@ -89,8 +87,8 @@ inline signal_log read_signal_log(const std::string& file) {
     }
     const bool delivered = line.find(" = 0") != line.npos || line.find("<unfinished") != line.npos;
     if (open == line.npos || name == line.npos || !delivered) continue;
-    result.sent.push_back({from, detail::receiver(line, open + 1),
-                           line.substr(name, line.find_first_of(",) ", name) - name)});
+    result.sent.push_back(
+        {from, detail::receiver(line, open + 1), line.substr(name, line.find_first_of(",) ", name) - name)});
   }
   return result;
 }

@@ -30,9 +30,8 @@ class [[nodiscard]] stepped_process {
       possible_ = false;
       return;
     }
-    possible_ =
-        ::ptrace(PTRACE_SETOPTIONS, pid_, nullptr,
-                 reinterpret_cast<void*>(long{PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL})) == 0;
+    possible_ = ::ptrace(PTRACE_SETOPTIONS, pid_, nullptr,
+                         reinterpret_cast<void*>(long{PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL})) == 0;
   }
   stepped_process(const stepped_process&) = delete;
   stepped_process& operator=(const stepped_process&) = delete;
@@ -48,8 +47,7 @@ class [[nodiscard]] stepped_process {
       const auto signal = reinterpret_cast<void*>(long{pending_signal_});
       pending_signal_ = 0;
       int status = 0;
-      if (::ptrace(PTRACE_SYSCALL, pid_, nullptr, signal) != 0 ||
-          ::waitpid(pid_, &status, 0) != pid_) {
+      if (::ptrace(PTRACE_SYSCALL, pid_, nullptr, signal) != 0 || ::waitpid(pid_, &status, 0) != pid_) {
         ended_ = true;
         return std::nullopt;
       }
@@ -100,14 +98,12 @@ class [[nodiscard]] stepped_process {
   /// Lets the call it stands before be made, and stops before it sees the answer.
   bool finish_call() {
     int status = 0;
-    return ::ptrace(PTRACE_SYSCALL, pid_, nullptr, nullptr) == 0 &&
-           ::waitpid(pid_, &status, 0) == pid_ && WIFSTOPPED(status);
+    return ::ptrace(PTRACE_SYSCALL, pid_, nullptr, nullptr) == 0 && ::waitpid(pid_, &status, 0) == pid_ &&
+           WIFSTOPPED(status);
   }
 
   /// Changes a word of its memory.
-  bool poke(long address, long value) {
-    return ::ptrace(PTRACE_POKEDATA, pid_, address, value) == 0;
-  }
+  bool poke(long address, long value) { return ::ptrace(PTRACE_POKEDATA, pid_, address, value) == 0; }
 
   /// Lets it run without further stops until it ends: its status as waitpid(2) gives it.
   int finish() {

@@ -17,8 +17,7 @@ struct tool_result {
 };
 
 /// Runs "instance-guard ARGUMENTS" to its end; with `merge_err` what it says to stderr is in `out`.
-inline tool_result run_tool(const scene& s, std::vector<std::string> arguments,
-                            start_options options = {}) {
+inline tool_result run_tool(const scene& s, std::vector<std::string> arguments, start_options options = {}) {
   arguments.insert(arguments.begin(), INSTANCE_GUARD_TOOL);
   options.environment.push_back("TZ=UTC");
   program tool = s.start(std::move(arguments), std::move(options));

@@ -20,14 +20,12 @@ class made_names {
          {std::string("/run/instance_guard/"), std::string("/run/lock/instance_guard/"),
           "/tmp/instance_guard-" + user + "/", std::string("/tmp/instance_guard-65534/")})
       for (const std::string& name : names_)
-        for (const char* suffix : {".lock", ".lock.new", ".refused"})
-          ::unlink((directory + name + suffix).c_str());
+        for (const char* suffix : {".lock", ".lock.new", ".refused"}) ::unlink((directory + name + suffix).c_str());
   }
 
   std::string next(const std::string& prefix) {
     const std::lock_guard lock(mutex_);
-    std::string name = "test-" + prefix + "-" + std::to_string(::getpid()) + "-" +
-                       std::to_string(names_.size() + 1);
+    std::string name = "test-" + prefix + "-" + std::to_string(::getpid()) + "-" + std::to_string(names_.size() + 1);
     names_.push_back(name);
     return name;
   }

@@ -34,8 +34,7 @@ int main(int count, char** arguments) {
        {GIT_CONFIG_LEVEL_SYSTEM, GIT_CONFIG_LEVEL_XDG, GIT_CONFIG_LEVEL_GLOBAL, GIT_CONFIG_LEVEL_PROGRAMDATA})
     git_libgit2_opts(GIT_OPT_SET_SEARCH_PATH, level, "");
   git_repository* repository = nullptr;
-  if (git_repository_open_ext(&repository, arguments[1], GIT_REPOSITORY_OPEN_NO_SEARCH, nullptr) < 0)
-    return 1;
+  if (git_repository_open_ext(&repository, arguments[1], GIT_REPOSITORY_OPEN_NO_SEARCH, nullptr) < 0) return 1;
   const owned<git_repository> holds_repository(repository, git_repository_free);
   git_oid from, to;
   if (git_oid_fromstr(&from, arguments[2]) < 0 || git_oid_fromstr(&to, arguments[3]) < 0) return 1;

@@ -23,14 +23,12 @@ struct answer {
 
   bool good() const { return transport == CURLE_OK && status >= 200 && status < 300; }
   bool worth_another_try() const {
-    return transport != CURLE_OK ? transport != CURLE_UNSUPPORTED_PROTOCOL &&
-                                       transport != CURLE_URL_MALFORMAT &&
+    return transport != CURLE_OK ? transport != CURLE_UNSUPPORTED_PROTOCOL && transport != CURLE_URL_MALFORMAT &&
                                        transport != CURLE_PEER_FAILED_VERIFICATION
                                  : status == 429 || status >= 500;
   }
   std::string text() const {
-    return transport != CURLE_OK ? curl_easy_strerror(transport)
-                                 : "the server answered " + std::to_string(status);
+    return transport != CURLE_OK ? curl_easy_strerror(transport) : "the server answered " + std::to_string(status);
   }
 };
 

@@ -35,9 +35,8 @@ constexpr option_rules with_long(option_rules rules, const std::string_view (&wo
 }
 
 inline constexpr std::string_view node_words[] = {
-    "--require",          "--import", "--loader",       "--experimental-loader", "--conditions",
-    "--env-file",         "--title",  "--inspect-port", "--icu-data-dir",        "--openssl-config",
-    "--redirect-warnings"};
+    "--require", "--import",       "--loader",       "--experimental-loader", "--conditions",       "--env-file",
+    "--title",   "--inspect-port", "--icu-data-dir", "--openssl-config",      "--redirect-warnings"};
 inline constexpr std::string_view shell_words[] = {"--rcfile", "--init-file"};
 inline constexpr std::string_view python_words[] = {"--check-hash-based-pycs"};
 inline constexpr std::string_view java_words[] = {"-cp",         "-classpath",    "--class-path",
@@ -65,10 +64,8 @@ inline interpreted program_of_arguments(language which, const std::vector<std::s
   std::size_t i = 1;
   if (which == language::deno ||
       (which == language::node && arguments.size() > 1 && base_name(arguments[0]) == "bun")) {
-    if (arguments.size() > 1 && arguments[1] == "run")
-      i = 2;
-    else if (which == language::deno)
-      return result;
+    if (arguments.size() > 1 && arguments[1] == "run") i = 2;
+    else if (which == language::deno) return result;
   }
   const auto found = [&](interpreted::what kind, std::string_view name, std::size_t behind) {
     result.kind = kind;
@@ -98,9 +95,7 @@ inline interpreted program_of_arguments(language which, const std::vector<std::s
     for (std::size_t at = 1; !takes_next && at < word.size(); ++at) {
       const char letter = word[at];
       const std::string_view rest = word.substr(at + 1);
-      const auto is = [&](std::string_view letters) {
-        return letters.find(letter) != std::string_view::npos;
-      };
+      const auto is = [&](std::string_view letters) { return letters.find(letter) != std::string_view::npos; };
       if (is(rules.text)) return found(interpreted::what::text, {}, i + 1);
       if (is(rules.module) || is(rules.file)) {
         const auto kind = is(rules.module) ? interpreted::what::module : interpreted::what::script;

@@ -53,16 +53,14 @@ inline wall_time placed_at(const struct stat& facts) noexcept {
 
 /// Later than the start of a process, by clocks of which one counts whole seconds.
 inline bool is_later(wall_time at, const census_process& of, const census_view& view) noexcept {
-  return at > of.info->started_at + std::chrono::seconds(1) &&
-         at <= view.table->taken_at() + std::chrono::seconds(1);
+  return at > of.info->started_at + std::chrono::seconds(1) && at <= view.table->taken_at() + std::chrono::seconds(1);
 }
 
 /// The executable: deleted, replaced, or moved aside for another one.
 inline code_change executable_change(const census_process& of, const census_view& view) {
   const process_file& file = of.details.executable;
   struct stat running = {};
-  if (file.path.empty() || starts_with(file.path, "/memfd:") || !stat_executable(of, running))
-    return {};
+  if (file.path.empty() || starts_with(file.path, "/memfd:") || !stat_executable(of, running)) return {};
   const followed_path there = follow_path(file.path, view.slow);
   if (there.slow) return {};
   if (there.path.empty()) {
@@ -72,16 +70,14 @@ inline code_change executable_change(const census_process& of, const census_view
     return {"executable_deleted", file.path, {}, known ? modified_at(directory) : wall_time()};
   }
   if (S_ISREG(there.facts.st_mode) && !same_file(there.facts, running))
-    return is_still_there(of)
-               ? code_change{"executable_replaced", file.path, {}, placed_at(there.facts)}
-               : code_change();
+    return is_still_there(of) ? code_change{"executable_replaced", file.path, {}, placed_at(there.facts)}
+                              : code_change();
   // "mv bot bot.old; cp new bot"
   if (of.program.interpreter != language::none || of.details.arguments.empty()) return {};
-  const followed_path given = follow_path(
-      absolute_path(of.details.working_directory.path, of.details.arguments.front()), view.slow);
-  if (given.path.empty() || !given.links.empty() || !S_ISREG(given.facts.st_mode) ||
-      same_file(given.facts, running) || parent_path(given.path) != parent_path(file.path) ||
-      !starts_with(base_name(file.path), base_name(given.path)) ||
+  const followed_path given =
+      follow_path(absolute_path(of.details.working_directory.path, of.details.arguments.front()), view.slow);
+  if (given.path.empty() || !given.links.empty() || !S_ISREG(given.facts.st_mode) || same_file(given.facts, running) ||
+      parent_path(given.path) != parent_path(file.path) || !starts_with(base_name(file.path), base_name(given.path)) ||
       !is_later(placed_at(given.facts), of, view) || !is_still_there(of))
     return {};
   return {"executable_replaced", given.path, {}, placed_at(given.facts)};
@@ -108,8 +104,7 @@ inline std::vector<code_change> library_changes(const census_process& of, const 
   std::vector<code_change> result;
   if (platform::open_process(of.pid(), process) != 0) return result;
   char buffer[8192];
-  const int read =
-      platform::view_mapped_files(process, buffer, sizeof buffer, &context::mapping, &here);
+  const int read = platform::view_mapped_files(process, buffer, sizeof buffer, &context::mapping, &here);
   platform::close_process(process);
   if (read != 0) return result;
   std::sort(here.paths.begin(), here.paths.end());
@@ -126,14 +121,13 @@ inline std::vector<code_change> library_changes(const census_process& of, const 
 /// A program that looks for changes of its files itself.
 inline bool reloads_itself(const census_process& of) {
   for (const std::string& each : of.details.arguments)
-    if (each == "--reload" || each == "--watch" || each == "--hot" || starts_with(each, "--watch-"))
-      return true;
+    if (each == "--reload" || each == "--watch" || each == "--hot" || starts_with(each, "--watch-")) return true;
   return false;
 }
 
 /// The newest source file below a directory, at most some thousand of them.
-inline code_change newest_source(const std::string& directory, std::string_view end,
-                                 const census_view& view, int depth, std::size_t& budget) {
+inline code_change newest_source(const std::string& directory, std::string_view end, const census_view& view, int depth,
+                                 std::size_t& budget) {
   code_change newest;
   const std::unique_ptr<DIR, int (*)(DIR*)> listed(::opendir(directory.c_str()), &::closedir);
   while (listed && budget > 0) {
@@ -146,10 +140,8 @@ inline code_change newest_source(const std::string& directory, std::string_view 
     struct stat facts = {};
     if (view.slow.contain(path) || ::lstat(path.c_str(), &facts) != 0) continue;
     code_change found;
-    if (S_ISDIR(facts.st_mode) && depth > 0)
-      found = newest_source(path, end, view, depth - 1, budget);
-    else if (S_ISREG(facts.st_mode) && ends_with(name, end))
-      found = {"package_newer", path, {}, modified_at(facts)};
+    if (S_ISDIR(facts.st_mode) && depth > 0) found = newest_source(path, end, view, depth - 1, budget);
+    else if (S_ISREG(facts.st_mode) && ends_with(name, end)) found = {"package_newer", path, {}, modified_at(facts)};
     if (found && found.at > newest.at) newest = std::move(found);
   }
   return newest;
@@ -158,18 +150,14 @@ inline code_change newest_source(const std::string& directory, std::string_view 
 /// The script, or the package that it is in: written to since the start.
 inline code_change script_change(const census_process& of, const census_view& view) {
   const census_program& program = of.program;
-  if (program.interpreter == language::none || program.path.empty() || reloads_itself(of))
-    return {};
+  if (program.interpreter == language::none || program.path.empty() || reloads_itself(of)) return {};
   struct stat facts = {};
   if (::lstat(program.path.c_str(), &facts) != 0 || !S_ISREG(facts.st_mode)) return {};
-  if (is_later(modified_at(facts), of, view))
-    return {"script_newer", program.path, {}, modified_at(facts)};
+  if (is_later(modified_at(facts), of, view)) return {"script_newer", program.path, {}, modified_at(facts)};
   if (program.interpreter != language::python || program.generic) return {};
   const std::string directory = parent_path(program.path);
   struct stat init = {};
-  if (base_name(program.path) != "__main__.py" &&
-      ::lstat((directory + "/__init__.py").c_str(), &init) != 0)
-    return {};
+  if (base_name(program.path) != "__main__.py" && ::lstat((directory + "/__init__.py").c_str(), &init) != 0) return {};
   std::size_t budget = 4000;
   code_change newest = newest_source(directory, ".py", view, 4, budget);
   return newest && is_later(newest.at, of, view) ? newest : code_change();
@@ -179,8 +167,7 @@ inline code_change script_change(const census_process& of, const census_view& vi
 /// "/srv/releases/3".
 inline bool is_beside(std::string_view path, const std::string& target) {
   const std::string releases = parent_path(target);
-  return releases.size() > 1 && is_below(path, releases) && !is_below(path, target) &&
-         path != releases;
+  return releases.size() > 1 && is_below(path, releases) && !is_below(path, target) && path != releases;
 }
 
 /// Started through a link ("current") that leads elsewhere by now.
@@ -195,21 +182,18 @@ inline code_change link_change(const census_process& of, const census_view& view
     const code_change changed{"link_moved", link.path, target, link.made_at};
     // The executable, or where it works, tells where the link led.
     if (program.interpreter == language::none) {
-      if (ends_with(file.path, "/" + link.rest) && is_beside(file.path, target) &&
-          is_later(link.made_at, of, view))
+      if (ends_with(file.path, "/" + link.rest) && is_beside(file.path, target) && is_later(link.made_at, of, view))
         return changed;
       continue;
     }
     if (is_beside(directory, target) && is_later(link.made_at, of, view)) return changed;
     struct stat facts = {};
-    if (is_later(link.made_at, of, view) && ::stat(target.c_str(), &facts) == 0 &&
-        is_later(placed_at(facts), of, view))
+    if (is_later(link.made_at, of, view) && ::stat(target.c_str(), &facts) == 0 && is_later(placed_at(facts), of, view))
       return changed;
   }
   // "cd current && python main.py": the shell wrote down how it came there.
   const std::string* way = of.details.marker("PWD");
-  if (way == nullptr || !starts_with(*way, "/") || program.key.empty() || directory.empty())
-    return {};
+  if (way == nullptr || !starts_with(*way, "/") || program.key.empty() || directory.empty()) return {};
   const followed_path now = follow_path(*way, view.slow);
   for (const passed_link& link : now.links) {
     const std::string target = follow_path(link.target, view.slow).path;

@@ -23,9 +23,9 @@ namespace instance_guard::detail {
 /// A file that a package manager has put there.
 inline bool is_system_file(std::string_view path) noexcept {
   for (const std::string_view place :
-       {"/usr/bin/", "/usr/sbin/", "/bin/", "/sbin/", "/usr/lib", "/lib", "/usr/libexec/",
-        "/usr/share/", "/usr/games/", "/snap/", "/nix/store/", "/var/lib/flatpak/",
-        "/usr/local/lib/", "/opt/homebrew/", "/System/", "/Applications/", "/Library/"})
+       {"/usr/bin/", "/usr/sbin/", "/bin/", "/sbin/", "/usr/lib", "/lib", "/usr/libexec/", "/usr/share/", "/usr/games/",
+        "/snap/", "/nix/store/", "/var/lib/flatpak/", "/usr/local/lib/", "/opt/homebrew/", "/System/", "/Applications/",
+        "/Library/"})
     if (starts_with(path, place)) return true;
   return false;
 }
@@ -33,21 +33,18 @@ inline bool is_system_file(std::string_view path) noexcept {
 /// Installed for whoever wants to run it: by a package manager, or by a user for all his work.
 inline bool is_installed_file(std::string_view path) noexcept {
   if (is_system_file(path)) return true;
-  for (const std::string_view part :
-       {"/.local/bin/", "/.cargo/bin/", "/go/bin/", "/.nvm/", "/.pyenv/versions/", "/.asdf/",
-        "/.local/share/", "/.bun/bin/", "/.deno/bin/"})
+  for (const std::string_view part : {"/.local/bin/", "/.cargo/bin/", "/go/bin/", "/.nvm/", "/.pyenv/versions/",
+                                      "/.asdf/", "/.local/share/", "/.bun/bin/", "/.deno/bin/"})
     if (path.find(part) != std::string_view::npos) return true;
   return starts_with(path, "/usr/local/bin/") || starts_with(path, "/usr/local/sbin/");
 }
 
 /// A script that runs whatever it is told to: of a package, or made by its installer.
 inline bool is_generic_script(std::string_view path) noexcept {
-  for (const std::string_view part :
-       {"/site-packages/", "/dist-packages/", "/node_modules/", "/gems/"})
+  for (const std::string_view part : {"/site-packages/", "/dist-packages/", "/node_modules/", "/gems/"})
     if (path.find(part) != std::string_view::npos) return true;
   const std::string_view directory = directory_name(path);
-  return directory == "bin" || directory == "sbin" || directory == "libexec" ||
-         is_system_file(path);
+  return directory == "bin" || directory == "sbin" || directory == "libexec" || is_system_file(path);
 }
 
 /// The last two parts of a path, harmless to print.
@@ -69,13 +66,12 @@ inline std::string folded(std::string_view path) {
 inline void set_path(census_program& out, const std::string& absolute, const census_view& view) {
   followed_path followed = follow_path(absolute, view.slow);
   out.links = std::move(followed.links);
-  if (!followed.path.empty() && S_ISREG(followed.facts.st_mode))
-    out.path = std::move(followed.path);
+  if (!followed.path.empty() && S_ISREG(followed.facts.st_mode)) out.path = std::move(followed.path);
 }
 
 /// The file of "-m shiva": beside the working directory, as Python looks first.
-inline bool set_module_path(census_program& out, const std::string& directory,
-                            const std::string& module, const census_view& view) {
+inline bool set_module_path(census_program& out, const std::string& directory, const std::string& module,
+                            const census_view& view) {
   std::string relative = module;
   for (char& c : relative)
     if (c == '.') c = '/';
@@ -86,8 +82,7 @@ inline bool set_module_path(census_program& out, const std::string& directory,
   return false;
 }
 
-inline void resolve_script(census_process& of, const interpreted& found, bool same_root,
-                           const census_view& view) {
+inline void resolve_script(census_process& of, const interpreted& found, bool same_root, const census_view& view) {
   census_program& out = of.program;
   const std::string& directory = of.details.working_directory.path;
   const auto& arguments = of.details.arguments;
@@ -95,16 +90,13 @@ inline void resolve_script(census_process& of, const interpreted& found, bool sa
   for (std::size_t i = found.behind; i < arguments.size(); ++i) out.rest.push_back(arguments[i]);
   if (found.kind == interpreted::what::module) {
     out.module = true;
-    if (same_root && out.interpreter == language::python &&
-        set_module_path(out, directory, found.name, view)) {
+    if (same_root && out.interpreter == language::python && set_module_path(out, directory, found.name, view)) {
       out.key = "s:" + folded(out.path);
-      out.shown =
-          ends_with(out.path, "/__main__.py") ? printable(found.name) : short_path(out.path);
+      out.shown = ends_with(out.path, "/__main__.py") ? printable(found.name) : short_path(out.path);
       return;
     }
     const std::string_view interpreter = arguments.front();
-    out.key =
-        "m:" + found.name + "@" + (starts_with(interpreter, "/") ? parent_path(interpreter) : "");
+    out.key = "m:" + found.name + "@" + (starts_with(interpreter, "/") ? parent_path(interpreter) : "");
     out.shown = printable(found.name);
     out.generic = true;
     return;
@@ -188,10 +180,8 @@ inline bool is_meant_to_stay(const census_process& of) {
 inline void resolve_program(census_process& of, const census_view& view) {
   const std::string name = executable_name(of);
   const auto& arguments = of.details.arguments;
-  of.role =
-      role_of_name(of.details.executable.path.empty() ? of.info->name() : std::string_view(name));
-  if ((of.pid() == 1 && is_first_init_name(of.info->name())) || name == "systemd" ||
-      of.info->name() == "(sd-pam)")
+  of.role = role_of_name(of.details.executable.path.empty() ? of.info->name() : std::string_view(name));
+  if ((of.pid() == 1 && is_first_init_name(of.info->name())) || name == "systemd" || of.info->name() == "(sd-pam)")
     of.role = process_role::session;
   if (!of.visible || !of.alive() || of.role == process_role::session) return;
   const bool same_root = of.same_root = platform::shares_root(of.pid());
@@ -210,8 +200,7 @@ inline void resolve_program(census_process& of, const census_view& view) {
     }
     out.shown = printable(name);
     for (std::size_t i = 1; i < arguments.size(); ++i) out.rest.push_back(arguments[i]);
-    if (same_root && starts_with(out.given, "/"))
-      out.links = follow_path(out.given, view.slow).links;
+    if (same_root && starts_with(out.given, "/")) out.links = follow_path(out.given, view.slow).links;
   } else {
     const interpreted found = program_of_arguments(out.interpreter, arguments);
     if (found.kind == interpreted::what::script || found.kind == interpreted::what::module)
@@ -224,14 +213,10 @@ inline void resolve_program(census_process& of, const census_view& view) {
   if (of.role == process_role::unknown) of.role = role_of_agent(script);
   if (of.role != process_role::unknown) return;
   if (of.details.executable_fault && arguments.empty()) return;
-  const bool wraps =
-      is_wrapper_name(out.interpreter == language::none ? std::string_view(name) : script);
-  if (wraps)
-    of.role = process_role::wrapper;
-  else if (out.interpreter == language::none && is_tool_name(name))
-    of.role = process_role::tool;
-  else
-    of.role = process_role::program;
+  const bool wraps = is_wrapper_name(out.interpreter == language::none ? std::string_view(name) : script);
+  if (wraps) of.role = process_role::wrapper;
+  else if (out.interpreter == language::none && is_tool_name(name)) of.role = process_role::tool;
+  else of.role = process_role::program;
 }
 
 }  // namespace instance_guard::detail

@@ -66,8 +66,7 @@ inline bool is_independent(const census_view& view, const census_process& of) {
     at = view.parent(*at);
     if (at == nullptr) return true;
     if (at->role == process_role::tool) return false;
-    if (at->role == process_role::program && at->program.interpreter != language::shell)
-      return false;
+    if (at->role == process_role::program && at->program.interpreter != language::shell) return false;
     if (at->role == process_role::unknown && at->visible) return false;
     if (at->role != process_role::wrapper && at->role != process_role::program) return true;
   }
@@ -84,9 +83,8 @@ inline bool is_one_pool(const census_view& view, const census_process& a, const 
     if (first.name == second.name) return true;
   }
   const census_process* parent = view.parent(a);
-  return parent != nullptr && parent == view.parent(b) && !is_reaper(*parent) &&
-         parent->role != process_role::shell && parent->role != process_role::session &&
-         parent->role != process_role::agent;
+  return parent != nullptr && parent == view.parent(b) && !is_reaper(*parent) && parent->role != process_role::shell &&
+         parent->role != process_role::session && parent->role != process_role::agent;
 }
 
 /// Two of a template: "worker@1.service" and "worker@2.service".
@@ -109,12 +107,10 @@ inline bool is_same_job(const census_process& a, const census_process& b) {
   const auto& first = a.program.rest;
   const auto& second = b.program.rest;
   if (a.program.generic || b.program.generic)
-    return words_of(first) == words_of(second) &&
-           a.details.working_directory.path == b.details.working_directory.path;
+    return words_of(first) == words_of(second) && a.details.working_directory.path == b.details.working_directory.path;
   const auto subcommand = [](const std::vector<std::string>& list) {
-    return list.empty() || list.front().empty() || list.front().front() == '-'
-               ? std::string_view()
-               : std::string_view(list.front());
+    return list.empty() || list.front().empty() || list.front().front() == '-' ? std::string_view()
+                                                                               : std::string_view(list.front());
   };
   return subcommand(first) == subcommand(second);
 }
@@ -128,8 +124,7 @@ inline bool has_same_arguments(const census_process& a, const census_process& b)
 /// "+--debug -x": what one has and another has not.
 inline std::string argument_difference(const census_process& of, const census_process& than) {
   std::string text;
-  const auto missing = [&](char sign, const std::vector<std::string>& from,
-                           const std::vector<std::string>& in) {
+  const auto missing = [&](char sign, const std::vector<std::string>& from, const std::vector<std::string>& in) {
     for (const std::string& each : from)
       if (std::find(in.begin(), in.end(), each) == in.end() && text.size() < 60)
         text += (text.empty() ? "" : " ") + std::string(1, sign) + shortened(printable(each), 40);
@@ -146,13 +141,11 @@ inline std::string place_in_repository(const census_process& of, const census_vi
   const git_checkout checkout = find_checkout(program.path, of.info->user, view.slow);
   if (checkout.root.empty() || checkout.root.size() >= program.path.size()) return {};
   const std::string repository = repository_of(checkout, of.info->user, view.slow);
-  return repository.empty() ? std::string()
-                            : repository + "//" + folded(program.path).substr(checkout.root.size());
+  return repository.empty() ? std::string() : repository + "//" + folded(program.path).substr(checkout.root.size());
 }
 
 /// All instances, one for each pool.
-inline std::vector<instance> find_instances(const census_view& view,
-                                            const std::vector<left_process>& left,
+inline std::vector<instance> find_instances(const census_view& view, const std::vector<left_process>& left,
                                             const std::vector<stale_code>& code) {
   std::vector<instance> result;
   std::map<std::string_view, std::vector<std::size_t>> of_key;  // into result
@@ -179,8 +172,7 @@ inline severity judge_pair(const census_view& view, const instance& keep, const 
   const census_process& b = view.all[extra.index];
   const bool same = a.program.key == b.program.key && has_same_arguments(a, b);
   if (keep.rank > extra.rank) return is_same_job(a, b) ? severity::critical : severity::note;
-  if (keep.rank == 2)
-    return same && !is_one_template(a.manager, b.manager) ? severity::warning : severity::note;
+  if (keep.rank == 2) return same && !is_one_template(a.manager, b.manager) ? severity::warning : severity::note;
   if (keep.rank == 1) return severity::note;
   if (keep.orphan && extra.orphan) return severity::note;
   // Of a program that is installed for everybody each may have one open.
@@ -204,8 +196,8 @@ inline std::string_view why_to_keep(const instance& keep, const census_process& 
 }
 
 /// One ghost of a set: the first is kept.
-inline void report_duplicate(census_view& view, const instance& keep,
-                             const std::vector<instance>& extra, severity level, census& out) {
+inline void report_duplicate(census_view& view, const instance& keep, const std::vector<instance>& extra,
+                             severity level, census& out) {
   ghost one;
   one.kind = ghost_kind::duplicate;
   one.level = level;
@@ -233,7 +225,7 @@ inline void report_duplicate(census_view& view, const instance& keep,
     one.processes.push_back(std::move(entry));
   }
   one.headline = one.program + " runs " + std::to_string(extra.size() + 1) + " times";
-  one.why = elsewhere ? "same script in another checkout, same user, "
+  one.why = elsewhere                                    ? "same script in another checkout, same user, "
             : kept.program.interpreter == language::none ? "same program, same user, "
                                                          : "same script, same user, ";
   const std::string_view mine = how_managed(keep, kept);
@@ -242,34 +234,28 @@ inline void report_duplicate(census_view& view, const instance& keep,
   if (mine == theirs)
     one.why += "each " + std::string(mine) + ", kept is the one that " + (because == "older" ? "is " : "") +
                std::string(because);
-  else
-    one.why += "one " + std::string(mine) + " and one " + std::string(theirs);
+  else one.why += "one " + std::string(mine) + " and one " + std::string(theirs);
   if (differs) one.why += ", with other arguments";
-  one.why +=
-      guarded ? "; not each holds the guard" : "; neither holds a guard, so nothing stops both";
+  one.why += guarded ? "; not each holds the guard" : "; neither holds a guard, so nothing stops both";
   one.proof = {{"program", kept.program.path}, {"kept_because", std::string(because)}};
   one.remedy = reap_command(ending);
-  if (extra.front().rank == 2)
-    one.remedy = "systemctl stop " + pasteable(view.all[extra.front().index].manager.name);
+  if (extra.front().rank == 2) one.remedy = "systemctl stop " + pasteable(view.all[extra.front().index].manager.name);
   out.ghosts.push_back(std::move(one));
 }
 
 /// Those of `all` that are one program; the best to keep comes first.
-inline void judge_set(census_view& view, std::vector<instance> set, const census_options& options,
-                      census& out) {
+inline void judge_set(census_view& view, std::vector<instance> set, const census_options& options, census& out) {
   // What is young and nobody's may be somebody's next move.
   set.erase(std::remove_if(set.begin(), set.end(),
                            [&](const instance& each) {
                              const census_process& of = view.all[each.index];
-                             return of.reported ||
-                                    (each.rank < 2 && view.age(of) < options.min_age);
+                             return of.reported || (each.rank < 2 && view.age(of) < options.min_age);
                            }),
             set.end());
   if (set.size() < 2) return;
   std::stable_sort(set.begin(), set.end(), [&](const instance& a, const instance& b) {
     const auto order = [&](const instance& each) {
-      return std::make_tuple(-each.rank, each.orphan, each.stale,
-                             view.all[each.index].info->id.start_time);
+      return std::make_tuple(-each.rank, each.orphan, each.stale, view.all[each.index].info->id.start_time);
     };
     return order(a) < order(b);
   });
@@ -296,8 +282,7 @@ inline void add_commits(const census_process& of, const stale_code& code, census
     entry.proof.push_back({"commit_at_start", git.from});
     entry.proof.push_back({"commit_now", git.to});
   } else if (git.how == git_move::reading::nothing && !git.to.empty() &&
-             is_of_checkout(code.checkout, source_place(of), git.to, of.info->user) ==
-                 is_tracked::yes) {
+             is_of_checkout(code.checkout, source_place(of), git.to, of.info->user) == is_tracked::yes) {
     entry.proof.push_back({"commit_now", git.to});
   }
 }
@@ -306,16 +291,14 @@ inline void add_commits(const census_process& of, const stale_code& code, census
 using program_place = std::tuple<uid_t, std::string, std::uint64_t, std::string>;
 
 inline void find_duplicates(census_view& view, const std::vector<left_process>& left,
-                            const std::vector<stale_code>& code, const census_options& options,
-                            census& out) {
+                            const std::vector<stale_code>& code, const census_options& options, census& out) {
   std::vector<instance> all = find_instances(view, left, code);
   const auto where = [&](const instance& each, const std::string& key) {
     const census_process& of = view.all[each.index];
     return program_place(of.info->user, of.details.container, of.details.pid_namespace, key);
   };
   std::map<program_place, std::vector<instance>> programs;
-  for (const instance& each : all)
-    programs[where(each, view.all[each.index].program.key)].push_back(each);
+  for (const instance& each : all) programs[where(each, view.all[each.index].program.key)].push_back(each);
   // A shell script that starts a program is seen again by what it starts.
   const auto is_shell = [&](const std::vector<instance>& set) {
     return view.all[set.front().index].program.interpreter == language::shell;
@@ -324,8 +307,7 @@ inline void find_duplicates(census_view& view, const std::vector<left_process>& 
     if (!is_shell(set)) judge_set(view, set, options, out);
   std::vector<const census_process*> above;
   for (const census_process& each : view.all)
-    for (const census_process* at = each.extra ? view.parent(each) : nullptr; at != nullptr;
-         at = view.parent(*at))
+    for (const census_process* at = each.extra ? view.parent(each) : nullptr; at != nullptr; at = view.parent(*at))
       above.push_back(at);
   for (auto& [key, set] : programs)
     if (is_shell(set) && std::none_of(set.begin(), set.end(), [&](const instance& each) {
@@ -341,8 +323,7 @@ inline void find_duplicates(census_view& view, const std::vector<left_process>& 
   for (auto& [key, set] : repositories) {
     bool differ = false;
     for (const instance& each : set)
-      differ =
-          differ || view.all[each.index].program.key != view.all[set.front().index].program.key;
+      differ = differ || view.all[each.index].program.key != view.all[set.front().index].program.key;
     if (differ) judge_set(view, set, options, out);
   }
   for (ghost& one : out.ghosts)

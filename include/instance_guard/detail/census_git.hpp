@@ -31,8 +31,7 @@ struct git_checkout {
 };
 
 /// The text of a file of one line, behind `prefix`.
-inline std::string one_line_file(const std::string& path, std::string_view prefix, uid_t user,
-                                 bool& foreign) {
+inline std::string one_line_file(const std::string& path, std::string_view prefix, uid_t user, bool& foreign) {
   const std::string text = read_checked_file(path, 4096, user, foreign);
   if (!starts_with(text, prefix)) return {};
   const std::size_t end = std::min(text.find_first_of("\r\n"), text.size());
@@ -63,11 +62,8 @@ inline git_checkout find_checkout(std::string_view path, uid_t user, const slow_
       if (S_ISDIR(there.facts.st_mode)) result.directory = there.path;
     }
     if (result.directory.empty()) return result;
-    const std::string common =
-        one_line_file(result.directory + "/commondir", "", user, result.foreign);
-    result.common = common.empty()
-                        ? result.directory
-                        : follow_path(absolute_path(result.directory, common), slow).path;
+    const std::string common = one_line_file(result.directory + "/commondir", "", user, result.foreign);
+    result.common = common.empty() ? result.directory : follow_path(absolute_path(result.directory, common), slow).path;
     return result;
   }
   return result;
@@ -116,8 +112,7 @@ inline bool parse_reflog_line(std::string_view line, reflog_line& out) noexcept 
 /// rebase is one update, at its end.
 inline bool changes_files(const reflog_line& entry) noexcept {
   if (entry.from == entry.to || starts_with(entry.message, "commit")) return false;
-  return !starts_with(entry.message, "rebase") ||
-         entry.message.find("(finish)") != std::string_view::npos;
+  return !starts_with(entry.message, "rebase") || entry.message.find("(finish)") != std::string_view::npos;
 }
 
 /// Goes through the lines of a text, from its last one back, while they are later than `since`.
@@ -143,8 +138,7 @@ inline bool read_reflog_back(std::string_view text, std::int64_t since, git_move
 }
 
 /// From the reflog of HEAD. Reads 8 MiB of its end at most.
-inline git_move moved_since(const git_checkout& checkout,
-                            std::chrono::system_clock::time_point start, uid_t user) {
+inline git_move moved_since(const git_checkout& checkout, std::chrono::system_clock::time_point start, uid_t user) {
   git_move result;
   const auto fault = [&](git_move::reading how) {
     result = git_move();
@@ -153,26 +147,22 @@ inline git_move moved_since(const git_checkout& checkout,
   };
   if (checkout.foreign) return fault(git_move::reading::foreign);
   if (checkout.directory.empty()) return result;
-  const file_descriptor file(::open((checkout.directory + "/logs/HEAD").c_str(),
-                                    O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
+  const file_descriptor file(
+      ::open((checkout.directory + "/logs/HEAD").c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
   struct stat facts = {};
-  if (!file)
-    return fault(errno == ENOENT ? git_move::reading::nothing : git_move::reading::unreadable);
-  if (::fstat(file.get(), &facts) != 0 || !S_ISREG(facts.st_mode))
-    return fault(git_move::reading::unreadable);
+  if (!file) return fault(errno == ENOENT ? git_move::reading::nothing : git_move::reading::unreadable);
+  if (::fstat(file.get(), &facts) != 0 || !S_ISREG(facts.st_mode)) return fault(git_move::reading::unreadable);
   if (facts.st_uid != user && facts.st_uid != ::geteuid() && facts.st_uid != 0)
     return fault(git_move::reading::foreign);
   // A second more: neither clock is finer than that.
-  const std::int64_t since =
-      std::chrono::duration_cast<std::chrono::seconds>(start.time_since_epoch()).count() + 1;
+  const std::int64_t since = std::chrono::duration_cast<std::chrono::seconds>(start.time_since_epoch()).count() + 1;
   std::string text;
   for (off_t window = off_t{64} << 10; window <= off_t{8} << 20; window *= 4) {
     const off_t begin = std::max(off_t{0}, facts.st_size - window);
     text.assign(static_cast<std::size_t>(facts.st_size - begin), '\0');
     std::size_t used = 0;
     while (used < text.size()) {
-      const ssize_t got = ::pread(file.get(), text.data() + used, text.size() - used,
-                                  begin + static_cast<off_t>(used));
+      const ssize_t got = ::pread(file.get(), text.data() + used, text.size() - used, begin + static_cast<off_t>(used));
       if (got < 0 && errno == EINTR) continue;
       if (got <= 0) break;
       used += static_cast<std::size_t>(got);
@@ -195,14 +185,13 @@ inline git_move moved_since(const git_checkout& checkout,
 }
 
 /// Whether a file, or a directory, is one of the checkout's; at most 64 MiB of its index are read.
-inline is_tracked is_of_checkout(const git_checkout& checkout, std::string_view path,
-                                 std::string_view commit, uid_t user) {
+inline is_tracked is_of_checkout(const git_checkout& checkout, std::string_view path, std::string_view commit,
+                                 uid_t user) {
   if (!is_below(path, checkout.root)) return is_tracked::no;
   while (ends_with(path, "/.")) path.remove_suffix(2);
   path.remove_prefix(std::min(path.size(), checkout.root.size() + 1));
   bool foreign = false;
-  const std::string text =
-      read_checked_file(checkout.directory + "/index", std::size_t{64} << 20, user, foreign);
+  const std::string text = read_checked_file(checkout.directory + "/index", std::size_t{64} << 20, user, foreign);
   return find_in_index(text, path, commit.size() / 2);
 }
 
@@ -236,20 +225,17 @@ inline std::string origin_of_config(std::string_view text) {
     if (sign == std::string_view::npos) continue;
     line.remove_prefix(sign + 1);
     line.remove_prefix(std::min(line.find_first_not_of(" \t"), line.size()));
-    while (!line.empty() && (line.back() == ' ' || line.back() == '\t' || line.back() == '\r'))
-      line.remove_suffix(1);
+    while (!line.empty() && (line.back() == ' ' || line.back() == '\t' || line.back() == '\r')) line.remove_suffix(1);
     return std::string(line);
   }
   return {};
 }
 
 /// Equal for two checkouts: they are of the same repository. Empty: can't be told.
-inline std::string repository_of(const git_checkout& checkout, uid_t user, const slow_places& slow,
-                                 int depth = 0) {
+inline std::string repository_of(const git_checkout& checkout, uid_t user, const slow_places& slow, int depth = 0) {
   if (checkout.common.empty() || checkout.foreign) return {};
   bool foreign = false;
-  const std::string origin =
-      origin_of_config(read_checked_file(checkout.common + "/config", 65'536, user, foreign));
+  const std::string origin = origin_of_config(read_checked_file(checkout.common + "/config", 65'536, user, foreign));
   std::string_view local = origin;
   if (starts_with(local, "file://")) local.remove_prefix(7);
   if (starts_with(local, "/") && depth < 3) {

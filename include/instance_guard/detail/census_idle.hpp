@@ -35,16 +35,15 @@ inline std::string held_text(const std::vector<const census_process*>& all) {
       continue;
     }
     const std::string& shown = each->program.shown;
-    text += (text.empty() ? "" : ", ") + (shown.empty() ? printable(each->info->name()) : shown) +
-            " (pid " + std::to_string(each->pid()) + ")";
+    text += (text.empty() ? "" : ", ") + (shown.empty() ? printable(each->info->name()) : shown) + " (pid " +
+            std::to_string(each->pid()) + ")";
   }
   if (untold > 0) text += ", " + std::to_string(untold) + " more";
   return text + ", " + memory_text(memory) + shortened(std::move(guards), 200);
 }
 
 /// All that descends from it and lives, as far as it can be seen.
-inline std::vector<const census_process*> held_by(const census_view& view,
-                                                  const census_process& of) {
+inline std::vector<const census_process*> held_by(const census_view& view, const census_process& of) {
   std::vector<const census_process*> result;
   std::vector<pid_t> open = {of.pid()};
   while (!open.empty() && result.size() < 10'000) {
@@ -61,15 +60,10 @@ inline std::vector<const census_process*> held_by(const census_view& view,
 }
 
 /// A terminal that nobody has touched, and what runs in it.
-inline void note_idle_terminals(const census_view& view, const census_options& options,
-                                census& out) {
+inline void note_idle_terminals(const census_view& view, const census_options& options, census& out) {
   for (const census_process& leader : view.all) {
-    if (!leader.visible || !leader.alive() || leader.ancestor ||
-        leader.info->session != leader.pid())
-      continue;
-    if (leader.info->terminal == 0 || !leader.manager.idle ||
-        *leader.manager.idle < options.older_than)
-      continue;
+    if (!leader.visible || !leader.alive() || leader.ancestor || leader.info->session != leader.pid()) continue;
+    if (leader.info->terminal == 0 || !leader.manager.idle || *leader.manager.idle < options.older_than) continue;
     std::vector<const census_process*> held;
     for (const process_info& member : view.table->session_members(leader.pid())) {
       const census_process* of = view.find(member.id.pid);
@@ -81,8 +75,8 @@ inline void note_idle_terminals(const census_view& view, const census_options& o
     note one;
     one.kind = note_kind::idle_session;
     for (const census_process* each : held) one.processes.push_back(entry_of(*each));
-    one.text = "nobody has touched " + leader.manager.terminal + " for " +
-               age_text(*leader.manager.idle) + "; it holds " + held_text(held);
+    one.text = "nobody has touched " + leader.manager.terminal + " for " + age_text(*leader.manager.idle) +
+               "; it holds " + held_text(held);
     out.notes.push_back(std::move(one));
   }
 }
@@ -90,8 +84,8 @@ inline void note_idle_terminals(const census_view& view, const census_options& o
 /// Whoever waits for work there, or is a window, is meant to: what starts it again, a desktop. A
 /// guard only says that there is to be one of it.
 inline bool may_be_forgotten(const process_manager& manager) noexcept {
-  return (!manager.is_service() || manager.kind == manager_kind::guard) &&
-         manager.kind != manager_kind::desktop && manager.kind != manager_kind::agent;
+  return (!manager.is_service() || manager.kind == manager_kind::guard) && manager.kind != manager_kind::desktop &&
+         manager.kind != manager_kind::agent;
 }
 
 /// Hardly used: less than this part of its age, all in all.
@@ -104,9 +98,8 @@ inline void note_idle_agents(const census_view& view, const census_options& opti
     const census_process& agent = view.all[one.index];
     if (std::find(seen.begin(), seen.end(), one.index) != seen.end()) continue;
     seen.push_back(one.index);
-    if (one.by_id_alone || !agent.visible || !agent.alive() || agent.ancestor || agent.ignored ||
-        agent.reported || agent.info->terminal != 0 || view.age(agent) < options.older_than ||
-        !may_be_forgotten(agent.manager))
+    if (one.by_id_alone || !agent.visible || !agent.alive() || agent.ancestor || agent.ignored || agent.reported ||
+        agent.info->terminal != 0 || view.age(agent) < options.older_than || !may_be_forgotten(agent.manager))
       continue;
     std::vector<const census_process*> held = held_by(view, agent);
     std::chrono::milliseconds used = agent.info->cpu_time;
@@ -120,9 +113,8 @@ inline void note_idle_agents(const census_view& view, const census_options& opti
     found.kind = note_kind::idle_session;
     found.processes.push_back(entry_of(agent));
     for (const census_process* each : held) found.processes.push_back(entry_of(*each));
-    found.text = printable(one.agent) + " (pid " + std::to_string(agent.pid()) + ", " +
-                 age_text(view.age(agent)) + ", " + agent.manager.text() +
-                 ") has no terminal, and took " +
+    found.text = printable(one.agent) + " (pid " + std::to_string(agent.pid()) + ", " + age_text(view.age(agent)) +
+                 ", " + agent.manager.text() + ") has no terminal, and took " +
                  age_text(std::chrono::duration_cast<std::chrono::seconds>(used)) +
                  " of processor time since it started: perhaps nobody uses it; it holds ";
     held.insert(held.begin(), &agent);

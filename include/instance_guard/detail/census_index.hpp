@@ -24,8 +24,7 @@ constexpr std::uint32_t index_number(std::string_view text, std::size_t at) noex
 
 /// Whether `path` is an entry of the text of an index, or a directory of one; empty: the root.
 /// `hash_size`: 20 or 32 bytes. unknown: no such text, or one that is not all of the index.
-inline is_tracked find_in_index(std::string_view text, std::string_view path,
-                                std::size_t hash_size) {
+inline is_tracked find_in_index(std::string_view text, std::string_view path, std::size_t hash_size) {
   if (text.size() < 12 || !starts_with(text, "DIRC")) return is_tracked::unknown;
   const std::uint32_t version = index_number(text, 4);
   const std::uint32_t count = index_number(text, 8);
@@ -56,13 +55,11 @@ inline is_tracked find_in_index(std::string_view text, std::string_view path,
     if (end == std::string_view::npos) return is_tracked::unknown;
     name += text.substr(at, end - at);
     at = version < 4 ? begin + ((end - begin) / 8 + 1) * 8 : end + 1;
-    if (name == path ||
-        (name.size() > path.size() && starts_with(name, path) && name[path.size()] == '/'))
+    if (name == path || (name.size() > path.size() && starts_with(name, path) && name[path.size()] == '/'))
       return is_tracked::yes;
   }
   // A split index has the rest of its entries in another file.
-  for (; at + 8 <= text.size() && text.size() - at > hash_size;
-       at += 8 + index_number(text, at + 4))
+  for (; at + 8 <= text.size() && text.size() - at > hash_size; at += 8 + index_number(text, at + 4))
     if (text.substr(at, 4) == "link") return is_tracked::unknown;
   return is_tracked::no;
 }

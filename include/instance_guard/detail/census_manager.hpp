@@ -31,10 +31,8 @@ inline std::vector<lock_status> census_locks(const census_options& options) {
     std::error_code ec;
     for (lock_status& each : list(where, false, ec)) {
       bool known = false;  // one directory for both scopes
-      for (const lock_status& other : result)
-        known = known || (other.path == each.path && other.name == each.name);
-      if (each.holder && each.state != lock_state::abandoned && !known)
-        result.push_back(std::move(each));
+      for (const lock_status& other : result) known = known || (other.path == each.path && other.name == each.name);
+      if (each.holder && each.state != lock_state::abandoned && !known) result.push_back(std::move(each));
     }
   }
   return result;
@@ -129,15 +127,14 @@ inline bool set_scope(const census_process& of, process_manager& out) {
   return false;
 }
 
-inline bool set_guard(const census_view& view, const std::vector<lock_status>& locks,
-                      const census_process& of, process_manager& out) {
+inline bool set_guard(const census_view& view, const std::vector<lock_status>& locks, const census_process& of,
+                      process_manager& out) {
   for (const lock_status& each : locks)
     if (each.holder->process == of.info->id) out.holds.push_back(each.name);
   const census_process* at = &of;
   for (int depth = 0; depth < 256 && at != nullptr; ++depth, at = view.parent(*at))
     for (const lock_status& each : locks)
-      if (each.holder->process == at->info->id ||
-          (each.holder->warden && each.holder->warden == at->info->id)) {
+      if (each.holder->process == at->info->id || (each.holder->warden && each.holder->warden == at->info->id)) {
         out.kind = manager_kind::guard;
         out.name = each.name;
         out.process = at->pid();
@@ -164,14 +161,12 @@ inline bool set_starter(const census_view& view, const census_process& of, proce
     if (at->role == process_role::supervisor) {
       out.kind = manager_kind::supervisor;
       out.name = supervisor_name(executable);
-      for (const std::string_view each :
-           {name, base_name(at->program.given), base_name(at->program.path)})
+      for (const std::string_view each : {name, base_name(at->program.given), base_name(at->program.path)})
         if (out.name.empty()) out.name = supervisor_name(each);
       return true;
     }
     if (at->role != process_role::session) continue;
-    const std::string_view which =
-        is_session_program(executable) ? std::string_view(executable) : name;
+    const std::string_view which = is_session_program(executable) ? std::string_view(executable) : name;
     const auto is = [&](manager_kind kind, std::string_view called) {
       out.kind = kind;
       out.name = called;
@@ -196,9 +191,7 @@ inline bool set_starter(const census_view& view, const census_process& of, proce
 /// Seconds since somebody typed at a terminal; empty: can't be told.
 inline std::optional<std::chrono::seconds> idle_time(const std::string& terminal) {
   struct stat facts = {};
-  if (!starts_with(terminal, "/dev/") || ::stat(terminal.c_str(), &facts) != 0 ||
-      !S_ISCHR(facts.st_mode))
-    return {};
+  if (!starts_with(terminal, "/dev/") || ::stat(terminal.c_str(), &facts) != 0 || !S_ISCHR(facts.st_mode)) return {};
   const auto idle = std::chrono::seconds(::time(nullptr) - facts.st_atime);
   return idle.count() > 0 ? idle : std::chrono::seconds(0);
 }
@@ -232,8 +225,7 @@ inline process_manager manager_of(const census_view& view, const std::vector<loc
     return result;
   }
   if (set_starter(view, of, result)) {
-    if (result.kind == manager_kind::agent && result.name == result.session)
-      result.session_alive = true;
+    if (result.kind == manager_kind::agent && result.name == result.session) result.session_alive = true;
     return result;
   }
   result.process = 0;
@@ -264,8 +256,7 @@ inline std::string process_manager::text() const {
     case manager_kind::unit: return "systemd unit " + safe;
     case manager_kind::user_unit: return "systemd user unit " + safe;
     case manager_kind::launchd: return "launchd " + safe;
-    case manager_kind::container:
-      return "container " + (detail::is_container_digest(name) ? name.substr(0, 12) : safe);
+    case manager_kind::container: return "container " + (detail::is_container_digest(name) ? name.substr(0, 12) : safe);
     case manager_kind::supervisor: return safe;
     case manager_kind::cron: return safe;
     case manager_kind::desktop: return "desktop " + safe;
@@ -278,8 +269,7 @@ inline std::string process_manager::text() const {
     case manager_kind::nobody:
       if (session.empty()) return "nobody";
       if (session_alive) return "nobody; " + session + " may live";
-      return "nobody: its " + session +
-             (session == "session" ? " has ended" : " session has ended");
+      return "nobody: its " + session + (session == "session" ? " has ended" : " session has ended");
   }
   if (!terminal.empty()) {
     result += result.empty() ? "terminal " : ", terminal ";

@@ -28,16 +28,14 @@ struct left_process {
 inline left_process judge_left(const census_view& view, const census_process& of) {
   left_process result;
   const process_info& info = *of.info;
-  if (!of.visible || !of.alive() || of.ancestor || of.role == process_role::session ||
-      !of.adopted || of.manager.kind != manager_kind::nobody)
+  if (!of.visible || !of.alive() || of.ancestor || of.role == process_role::session || !of.adopted ||
+      of.manager.kind != manager_kind::nobody)
     return result;
   // A session or group of 0 was made outside of this pid namespace.
-  result.session_leader_gone =
-      info.session > 0 && info.session != of.pid() && !view.lives(info.session);
+  result.session_leader_gone = info.session > 0 && info.session != of.pid() && !view.lives(info.session);
   result.group_leader_gone = info.group > 0 && info.group != of.pid() && !view.lives(info.group);
   result.directory_deleted = of.details.working_directory.deleted;
-  const bool evident =
-      result.session_leader_gone || result.group_leader_gone || result.directory_deleted;
+  const bool evident = result.session_leader_gone || result.group_leader_gone || result.directory_deleted;
   const session_mark mark = mark_of(of.details);
   const bool leads = info.session == of.pid();
   if (mark.keep || is_meant_to_stay(of)) {
@@ -74,29 +72,26 @@ inline std::vector<evidence> proof_of(const left_process& left, const census_pro
 }
 
 /// Those below a process that nobody else manages, itself first.
-inline void add_tree(const census_view& view, const census_process& root,
-                     const census_options& options, std::vector<const census_process*>& out) {
+inline void add_tree(const census_view& view, const census_process& root, const census_options& options,
+                     std::vector<const census_process*>& out) {
   out.push_back(&root);
   for (std::size_t i = out.size() - 1; i < out.size() && out.size() < 100'000; ++i)
     for (const process_info& child : view.table->children_of(out[i]->pid())) {
       const census_process* found = view.find(child.id.pid);
-      if (found == nullptr || !found->visible || !found->alive() || found->ancestor ||
-          found->ignored || found->reported || found->role == process_role::session ||
-          found->manager.is_service() || view.parent(*found) != out[i] ||
-          view.age(*found) < options.min_age)
+      if (found == nullptr || !found->visible || !found->alive() || found->ancestor || found->ignored ||
+          found->reported || found->role == process_role::session || found->manager.is_service() ||
+          view.parent(*found) != out[i] || view.age(*found) < options.min_age)
         continue;
       out.push_back(found);
     }
 }
 
 /// What a tree runs: the first program in it that is no wrapper.
-inline std::string program_of_tree(const std::vector<const census_process*>& tree,
-                                   std::size_t begin) {
+inline std::string program_of_tree(const std::vector<const census_process*>& tree, std::size_t begin) {
   for (std::size_t i = begin; i < tree.size(); ++i)
     if (tree[i]->role == process_role::program && tree[i]->program.interpreter != language::shell)
       return tree[i]->program.shown;
-  return tree[begin]->program.shown.empty() ? printable(tree[begin]->info->name())
-                                            : tree[begin]->program.shown;
+  return tree[begin]->program.shown.empty() ? printable(tree[begin]->info->name()) : tree[begin]->program.shown;
 }
 
 /// The agents whose sessions they were started in: "claude", "claude, codex"; and how many
@@ -142,22 +137,18 @@ inline std::string why_left(const ghost& one, const ended_sessions& from, const 
       break;
     }
   why += std::string(", no service is ") + (roots == 1 ? "its" : "theirs");
-  if (marked == roots && from.agents == "session")
-    return why + "; started in a session that has ended";
-  if (marked == roots)
-    return why + "; carries the mark of " + from.agents + ", and no living agent is above it";
-  if (count("session_leader") > 0)
-    why += "; the leader of its session is gone";
-  else if (count("group_leader") > 0)
-    why += "; the leader of its job is gone";
+  if (marked == roots && from.agents == "session") return why + "; started in a session that has ended";
+  if (marked == roots) return why + "; carries the mark of " + from.agents + ", and no living agent is above it";
+  if (count("session_leader") > 0) why += "; the leader of its session is gone";
+  else if (count("group_leader") > 0) why += "; the leader of its job is gone";
   if (count("working_directory") > 0) why += "; its directory is deleted";
   if (marked > 0) why += "; " + std::to_string(marked) + " with the mark of " + from.agents;
   return why;
 }
 
 /// One ghost for each user and program.
-inline void report_orphans(census_view& view, const std::vector<left_process>& left,
-                           const census_options& options, census& out) {
+inline void report_orphans(census_view& view, const std::vector<left_process>& left, const census_options& options,
+                           census& out) {
   const std::size_t first = out.ghosts.size();
   for (std::size_t i = 0; i < view.all.size(); ++i) {
     census_process& root = view.all[i];
@@ -167,8 +158,7 @@ inline void report_orphans(census_view& view, const std::vector<left_process>& l
     add_tree(view, root, options, tree);
     const std::string program = program_of_tree(tree, 0);
     std::size_t at = first;
-    while (at < out.ghosts.size() &&
-           (out.ghosts[at].program != program || out.ghosts[at].user != root.info->user))
+    while (at < out.ghosts.size() && (out.ghosts[at].program != program || out.ghosts[at].user != root.info->user))
       ++at;
     if (at == out.ghosts.size()) {
       ghost one;
@@ -179,10 +169,8 @@ inline void report_orphans(census_view& view, const std::vector<left_process>& l
     }
     for (const census_process* each : tree) {
       census_entry entry = entry_of(*each);
-      if (each == &root)
-        entry.proof = proof_of(left[i], root);
-      else
-        entry.proof = {{"below", std::to_string(root.pid())}};
+      if (each == &root) entry.proof = proof_of(left[i], root);
+      else entry.proof = {{"below", std::to_string(root.pid())}};
       view.find(each->pid())->reported = true;
       out.ghosts[at].processes.push_back(std::move(entry));
     }
@@ -198,10 +186,8 @@ inline void report_orphans(census_view& view, const std::vector<left_process>& l
       one.headline += ", " + counted(from.count, "ended session");
       if (from.agents != "session") one.headline += " of " + from.agents;
     }
-    if (count == 1)
-      one.remedy = reap_command({one.processes.front().process.id.pid});
-    else
-      one.remedy = "instance-guard reap --orphans --dry-run";
+    if (count == 1) one.remedy = reap_command({one.processes.front().process.id.pid});
+    else one.remedy = "instance-guard reap --orphans --dry-run";
     if (from.count > 0) one.proof.push_back({"ended_sessions", std::to_string(from.count)});
   }
 }

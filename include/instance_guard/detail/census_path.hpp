@@ -30,9 +30,7 @@ class slow_places {
   /// For an absolute path without links.
   bool contain(std::string_view path) const noexcept {
     for (const std::string& each : places_)
-      if (path.substr(0, each.size()) == each &&
-          (path.size() == each.size() || path[each.size()] == '/'))
-        return true;
+      if (path.substr(0, each.size()) == each && (path.size() == each.size() || path[each.size()] == '/')) return true;
     return false;
   }
 
@@ -106,10 +104,8 @@ inline followed_path follow_path(std::string_view path, const slow_places& slow)
     link.made_at = modified_at(result.facts);
     link.target.assign(target, static_cast<std::size_t>(size));
     rest = link.target + "/" + rest;
-    if (link.target.front() == '/')
-      done.clear();
-    else
-      link.target = done + "/" + link.target;
+    if (link.target.front() == '/') done.clear();
+    else link.target = done + "/" + link.target;
     result.links.push_back(std::move(link));
   }
   return result;
@@ -132,17 +128,14 @@ inline std::string parent_path(std::string_view path) {
 inline std::string absolute_path(std::string_view directory, std::string_view path) {
   if (path.empty() || path.front() == '/') return std::string(path);
   while (path.substr(0, 2) == "./") path.remove_prefix(2);
-  return std::string(directory) + (directory.empty() || directory.back() != '/' ? "/" : "") +
-         std::string(path);
+  return std::string(directory) + (directory.empty() || directory.back() != '/' ? "/" : "") + std::string(path);
 }
 
 /// The beginning of a regular file that belongs to one of two users, or to root. Empty: it is
 /// none, or can't be read. Never waits (a fifo, a device), never follows a link at its end.
-inline std::string read_checked_file(const std::string& path, std::size_t limit, uid_t user,
-                                     bool& foreign) {
+inline std::string read_checked_file(const std::string& path, std::size_t limit, uid_t user, bool& foreign) {
   std::string text;
-  const file_descriptor file(
-      ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
+  const file_descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
   struct stat facts = {};
   if (!file || ::fstat(file.get(), &facts) != 0 || !S_ISREG(facts.st_mode)) return text;
   if (facts.st_uid != user && facts.st_uid != ::geteuid() && facts.st_uid != 0) {

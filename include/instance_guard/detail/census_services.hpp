@@ -16,8 +16,7 @@
 namespace instance_guard::detail {
 
 /// The processes that a declared service's pattern means, the one to keep first.
-inline std::vector<instance> service_instances(const census_view& view,
-                                               const command_pattern& pattern,
+inline std::vector<instance> service_instances(const census_view& view, const command_pattern& pattern,
                                                const std::vector<left_process>& left) {
   const auto is_meant = [&](const census_process& of) {
     return of.visible && of.alive() && !of.ancestor && !of.ignored &&
@@ -31,8 +30,7 @@ inline std::vector<instance> service_instances(const census_view& view,
     bool counted_above = false;
     for (const census_process* at = view.parent(of); at != nullptr; at = view.parent(*at))
       counted_above = counted_above || is_meant(*at);
-    if (!counted_above)
-      result.push_back({i, rank_of(of.manager), left[i].is == left_as::orphan, false, {}});
+    if (!counted_above) result.push_back({i, rank_of(of.manager), left[i].is == left_as::orphan, false, {}});
   }
   std::stable_sort(result.begin(), result.end(), [&](const instance& a, const instance& b) {
     const auto order = [&](const instance& each) {
@@ -43,9 +41,8 @@ inline std::vector<instance> service_instances(const census_view& view,
   return result;
 }
 
-inline void report_service(census_view& view, const service_rule& rule,
-                           const std::vector<instance>& found, const census_options& options,
-                           census& out) {
+inline void report_service(census_view& view, const service_rule& rule, const std::vector<instance>& found,
+                           const census_options& options, census& out) {
   service_state state;
   state.name = rule.name;
   state.expected = rule.count;
@@ -57,8 +54,7 @@ inline void report_service(census_view& view, const service_rule& rule,
     note missing;
     missing.kind = note_kind::service_missing;
     missing.level = severity::warning;
-    missing.text = found.empty() ? name + ": none running"
-                                 : name + ": " + std::to_string(found.size()) + " running";
+    missing.text = found.empty() ? name + ": none running" : name + ": " + std::to_string(found.size()) + " running";
     missing.text += ", " + std::to_string(rule.count) + " should be";
     for (const instance& each : found) missing.processes.push_back(entry_of(view.all[each.index]));
     out.notes.push_back(std::move(missing));
@@ -67,8 +63,7 @@ inline void report_service(census_view& view, const service_rule& rule,
   ghost one;
   one.kind = ghost_kind::duplicate;
   one.program = name;
-  one.headline = name + " runs " + std::to_string(found.size()) + " times, " +
-                 std::to_string(rule.count) + " should";
+  one.headline = name + " runs " + std::to_string(found.size()) + " times, " + std::to_string(rule.count) + " should";
   one.why = "declared: " + std::to_string(rule.count) + " of it";
   one.proof = {{"service", rule.name}, {"expected", std::to_string(rule.count)}};
   std::vector<pid_t> ending;
@@ -95,16 +90,13 @@ inline void report_service(census_view& view, const service_rule& rule,
 inline void report_blocked(census_view& view, const std::vector<lock_status>& locks, census& out) {
   for (const lock_status& each : locks) {
     census_process* holder = view.find(each.holder->process.pid);
-    if (each.state != lock_state::held || holder == nullptr ||
-        holder->info->id != each.holder->process)
-      continue;
+    if (each.state != lock_state::held || holder == nullptr || holder->info->id != each.holder->process) continue;
     if (!holder->visible || holder->ignored) continue;
     const process_manager manager = manager_of(view, locks, *holder, false);
     if (manager.is_service()) continue;
     const refusal* last = nullptr;
     for (const refusal& one : each.refusals)
-      if (starts_with(one.started_from, "systemd ") && one.at >= each.holder->acquired_at)
-        last = &one;
+      if (starts_with(one.started_from, "systemd ") && one.at >= each.holder->acquired_at) last = &one;
     if (last == nullptr) continue;
     ghost one;
     one.kind = ghost_kind::duplicate;
@@ -112,11 +104,10 @@ inline void report_blocked(census_view& view, const std::vector<lock_status>& lo
     one.user = holder->info->user;
     one.program = printable(each.name);
     one.headline = one.program + ": " + printable(last->started_from) + " is kept out";
-    one.why = "its start was refused; the guard is held by " + named(*holder) + ", " +
-              manager.text() + ", which no service manager looks after";
+    one.why = "its start was refused; the guard is held by " + named(*holder) + ", " + manager.text() +
+              ", which no service manager looks after";
     one.remedy = "instance-guard stop " + pasteable(each.name);
-    one.proof = {
-        {"blocked", last->started_from}, {"lock", each.name}, {"refused_at", utc_text(last->at)}};
+    one.proof = {{"blocked", last->started_from}, {"lock", each.name}, {"refused_at", utc_text(last->at)}};
     census_entry entry = entry_of(*holder);
     entry.managed_by = manager;
     one.processes.push_back(std::move(entry));

@@ -38,8 +38,7 @@ inline session_mark mark_of(const process_details& details) {
     return is("claude", value("CLAUDE_CODE_SESSION_ID"));
   for (const process_variable& each : details.markers)
     if (starts_with(each.name, "CODEX_"))
-      return is("codex", !value("CODEX_SESSION_ID").empty() ? value("CODEX_SESSION_ID")
-                                                            : value("CODEX_THREAD_ID"));
+      return is("codex", !value("CODEX_SESSION_ID").empty() ? value("CODEX_SESSION_ID") : value("CODEX_THREAD_ID"));
   if (!value("GEMINI_CLI").empty()) return is("gemini", {});
   if (!value("CURSOR_AGENT").empty() || !value("CURSOR_TRACE_ID").empty())
     return is("cursor", value("CURSOR_TRACE_ID"));
@@ -48,8 +47,7 @@ inline session_mark mark_of(const process_details& details) {
     return is("github", value("RUNNER_TRACKING_ID"));
   if (!value("JENKINS_NODE_COOKIE").empty() && value("JENKINS_NODE_COOKIE") != "dontKillMe")
     return is("jenkins", value("JENKINS_NODE_COOKIE"));
-  if (!value("INSTANCE_GUARD_SESSION").empty())
-    return is("session", value("INSTANCE_GUARD_SESSION"));
+  if (!value("INSTANCE_GUARD_SESSION").empty()) return is("session", value("INSTANCE_GUARD_SESSION"));
   return result;
 }
 
@@ -57,8 +55,8 @@ inline session_mark mark_of(const process_details& details) {
 inline std::string agent_of(const census_process& of) {
   if (of.role != process_role::agent) return {};
   const std::string name = executable_name(of);
-  for (const std::string_view each : {std::string_view(name), of.info->name(),
-                                      base_name(of.program.path), base_name(of.program.given)})
+  for (const std::string_view each :
+       {std::string_view(name), of.info->name(), base_name(of.program.path), base_name(of.program.given)})
     if (const std::string_view agent = agent_name(each); !agent.empty()) return std::string(agent);
   return {};
 }
@@ -69,9 +67,7 @@ inline std::vector<living_agent> find_agents(const census_view& view) {
   std::vector<living_agent> result;
   const auto add = [&](living_agent one) {
     for (const living_agent& each : result)
-      if (each.index == one.index && each.agent == one.agent &&
-          (each.id == one.id || one.id.empty()))
-        return;
+      if (each.index == one.index && each.agent == one.agent && (each.id == one.id || one.id.empty())) return;
     result.push_back(std::move(one));
   };
   for (const census_process& each : view.all) {
@@ -80,8 +76,7 @@ inline std::vector<living_agent> find_agents(const census_view& view) {
     if (mark.agent.empty()) continue;
     const census_process* at = &each;
     const census_process* above = view.parent(*at);
-    for (int depth = 0;
-         depth < 256 && above != nullptr && mark_of(above->details).agent == mark.agent; ++depth) {
+    for (int depth = 0; depth < 256 && above != nullptr && mark_of(above->details).agent == mark.agent; ++depth) {
       at = above;
       above = view.parent(*at);
     }
@@ -93,8 +88,7 @@ inline std::vector<living_agent> find_agents(const census_view& view) {
   // An agent's own mark is of the one that has started it: its session can't be told by that.
   for (std::size_t i = 0; i < view.all.size(); ++i) {
     if (!view.all[i].alive()) continue;
-    if (std::string agent = agent_of(view.all[i]); !agent.empty())
-      add({i, std::move(agent), {}, false});
+    if (std::string agent = agent_of(view.all[i]); !agent.empty()) add({i, std::move(agent), {}, false});
     // `instance-guard run --session ID`
     const auto& words = view.all[i].details.arguments;
     if (executable_name(view.all[i]) != "instance-guard") continue;
@@ -106,8 +100,7 @@ inline std::vector<living_agent> find_agents(const census_view& view) {
 
 /// Whether the session that a process was started in may still live, somewhere else than above it:
 /// in doubt it does.
-inline bool session_may_live(const census_view& view, const census_process& of,
-                             const session_mark& mark) {
+inline bool session_may_live(const census_view& view, const census_process& of, const session_mark& mark) {
   for (const living_agent& each : view.agents) {
     const census_process& agent = view.all[each.index];
     if (each.agent != mark.agent || &agent == &of) continue;
@@ -115,12 +108,10 @@ inline bool session_may_live(const census_view& view, const census_process& of,
       if (each.id == mark.id) return true;
       continue;
     }
-    if (each.by_id_alone || agent.info->user != of.info->user ||
-        agent.info->id.start_time > of.info->id.start_time)
+    if (each.by_id_alone || agent.info->user != of.info->user || agent.info->id.start_time > of.info->id.start_time)
       continue;
     if (agent.info->session == of.info->session) return true;
-    if (is_below(of.details.working_directory.path, agent.details.working_directory.path))
-      return true;
+    if (is_below(of.details.working_directory.path, agent.details.working_directory.path)) return true;
   }
   return false;
 }

@@ -22,9 +22,7 @@ struct stale_code {
   std::size_t libraries = 0;
   git_move git = {};
   git_checkout checkout = {};
-  explicit operator bool() const noexcept {
-    return !changes.empty() || git.how == git_move::reading::moved;
-  }
+  explicit operator bool() const noexcept { return !changes.empty() || git.how == git_move::reading::moved; }
 };
 
 /// Programs whose code matters: not what people have open, not what each session runs anew.
@@ -42,8 +40,7 @@ inline std::string source_place(const census_process& of) {
   if (program.interpreter == language::none || !of.same_root || program.key.empty()) return {};
   if (!program.generic) return program.path;
   const std::string& directory = of.details.working_directory.path;
-  if (is_system_file(program.path) || program.path.find("/node_modules/") != std::string::npos)
-    return {};
+  if (is_system_file(program.path) || program.path.find("/node_modules/") != std::string::npos) return {};
   if (directory.empty() || of.details.working_directory.deleted) return {};
   return directory + "/.";
 }
@@ -93,8 +90,7 @@ inline std::string utc_text(wall_time at) {
   const std::time_t seconds = std::chrono::system_clock::to_time_t(at);
   std::tm parts = {};
   char text[32];
-  if (::gmtime_r(&seconds, &parts) == nullptr ||
-      std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts) == 0)
+  if (::gmtime_r(&seconds, &parts) == nullptr || std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts) == 0)
     return {};
   return text;
 }
@@ -104,27 +100,21 @@ inline std::string local_date(wall_time at) {
   const std::time_t seconds = std::chrono::system_clock::to_time_t(at);
   std::tm parts = {};
   char text[32];
-  if (::localtime_r(&seconds, &parts) == nullptr ||
-      std::strftime(text, sizeof text, "%Y-%m-%d", &parts) == 0)
+  if (::localtime_r(&seconds, &parts) == nullptr || std::strftime(text, sizeof text, "%Y-%m-%d", &parts) == 0)
     return {};
   return text;
 }
 
 inline std::string change_text(const code_change& change, std::size_t libraries, wall_time now) {
   const std::string path = printable(change.path);
-  if (change.what == "executable_deleted")
-    return "its file " + path + " was deleted" + ago(change.at, now);
-  if (change.what == "executable_replaced")
-    return "its file " + path + " was replaced" + ago(change.at, now);
-  if (change.what == "script_newer")
-    return path + " was written to" + ago(change.at, now) + ", after it started";
-  if (change.what == "package_newer")
-    return path + " was written to" + ago(change.at, now) + ", after it started";
+  if (change.what == "executable_deleted") return "its file " + path + " was deleted" + ago(change.at, now);
+  if (change.what == "executable_replaced") return "its file " + path + " was replaced" + ago(change.at, now);
+  if (change.what == "script_newer") return path + " was written to" + ago(change.at, now) + ", after it started";
+  if (change.what == "package_newer") return path + " was written to" + ago(change.at, now) + ", after it started";
   if (change.what == "link_moved")
-    return "started through " + path + ", which leads to " + printable(change.now) + " since" +
-           ago(change.at, now);
-  return counted(libraries, "library was", "libraries were") + " replaced under it, such as " +
-         path + ago(change.at, now);
+    return "started through " + path + ", which leads to " + printable(change.now) + " since" + ago(change.at, now);
+  return counted(libraries, "library was", "libraries were") + " replaced under it, such as " + path +
+         ago(change.at, now);
 }
 
 /// The commits between, as far as somebody can count them.
@@ -144,18 +134,15 @@ inline std::optional<int> count_commits(const stale_code& code, const census_opt
 inline std::string git_text(const stale_code& code, std::optional<int> commits, wall_time now) {
   const std::string from = code.git.from.substr(0, 7);
   const std::string to = code.git.to.substr(0, 7);
-  std::string text =
-      "its checkout moved " + from + " -> " + to + " in " + counted(code.git.updates, "update");
-  if (commits)
-    text += " (" + counted(static_cast<std::size_t>(std::max(*commits, 0)), "commit") + ")";
+  std::string text = "its checkout moved " + from + " -> " + to + " in " + counted(code.git.updates, "update");
+  if (commits) text += " (" + counted(static_cast<std::size_t>(std::max(*commits, 0)), "commit") + ")";
   text += " since it started, the newest" + ago(code.git.newest, now);
   if (!commits) text += "; git rev-list --count " + from + ".." + to + " counts them";
   return text;
 }
 
-inline void add_stale(const census_process& of, const stale_code& code,
-                      const census_options& options, wall_time now, census_entry& entry,
-                      ghost& one) {
+inline void add_stale(const census_process& of, const stale_code& code, const census_options& options, wall_time now,
+                      census_entry& entry, ghost& one) {
   const std::optional<int> commits = count_commits(code, options);
   std::string why;
   if (code.git.how == git_move::reading::moved) {
@@ -194,8 +181,7 @@ inline void note_unread(const std::vector<stale_code>& code, census& out) {
   add("foreign_repository", foreign,
       counted(foreign, "checkout belongs", "checkouts belong") + " to somebody else: not read");
   add("reflog", unreadable, counted(unreadable, "reflog") + " could not be read");
-  add("long_reflog", too_long,
-      counted(too_long, "reflog is", "reflogs are") + " too long to be read");
+  add("long_reflog", too_long, counted(too_long, "reflog is", "reflogs are") + " too long to be read");
 }
 
 /// Looks at the code of each process; by index of view.all.
@@ -207,8 +193,8 @@ inline std::vector<stale_code> look_for_stale(const census_view& view) {
 }
 
 /// One ghost for each user and program.
-inline void report_stale(const census_view& view, const std::vector<stale_code>& code,
-                         const census_options& options, census& out) {
+inline void report_stale(const census_view& view, const std::vector<stale_code>& code, const census_options& options,
+                         census& out) {
   std::map<std::pair<uid_t, std::string>, std::size_t> known;
   const wall_time now = view.table->taken_at();
   note upgraded;
@@ -242,17 +228,16 @@ inline void report_stale(const census_view& view, const std::vector<stale_code>&
       all = all && of != nullptr && of->extra;
     }
     const std::size_t count = one.processes.size();
-    one.headline = (count == 1 ? one.program + ", pid " +
-                                     std::to_string(one.processes.front().process.id.pid) + ", runs"
-                               : std::to_string(count) + " x " + one.program + " run") +
-                   " code of " + local_date(started) + " that has been replaced";
+    one.headline =
+        (count == 1 ? one.program + ", pid " + std::to_string(one.processes.front().process.id.pid) + ", runs"
+                    : std::to_string(count) + " x " + one.program + " run") +
+        " code of " + local_date(started) + " that has been replaced";
     if (all) one.remedy = "ends with the duplicate above";
   }
   if (!upgraded.processes.empty()) {
     upgraded.kind = note_kind::replaced_libraries;
-    upgraded.text =
-        counted(upgraded.processes.size(), "program runs", "programs run") +
-        " files of packages that were upgraded since; they use the new ones when started again";
+    upgraded.text = counted(upgraded.processes.size(), "program runs", "programs run") +
+                    " files of packages that were upgraded since; they use the new ones when started again";
     out.notes.push_back(std::move(upgraded));
   }
   note_unread(code, out);

@@ -64,15 +64,14 @@ inline void put_in_order(const census_options& options, census& out) {
     return a.resident_bytes() > b.resident_bytes();
   });
   for (ghost& each : all)
-    std::stable_sort(each.processes.begin(), each.processes.end(),
-                     [](const census_entry& a, const census_entry& b) {
-                       if (a.keep != b.keep) return a.keep;
-                       return a.process.id.start_time < b.process.id.start_time;
-                     });
+    std::stable_sort(each.processes.begin(), each.processes.end(), [](const census_entry& a, const census_entry& b) {
+      if (a.keep != b.keep) return a.keep;
+      return a.process.id.start_time < b.process.id.start_time;
+    });
 }
 
-inline census take(const process_table& now, const process_table* earlier,
-                   const census_options& options, std::error_code& ec) {
+inline census take(const process_table& now, const process_table* earlier, const census_options& options,
+                   std::error_code& ec) {
   census out;
   out.taken_at = now.taken_at();
   std::vector<std::string> texts;
@@ -92,15 +91,12 @@ inline census take(const process_table& now, const process_table* earlier,
     left.push_back(judge_left(view, each));
   }
   // Of several the one is kept that runs current code.
-  const bool looks_at_code =
-      is_wanted(options, ghost_kind::stale) || is_wanted(options, ghost_kind::duplicate);
-  const std::vector<stale_code> code =
-      looks_at_code ? look_for_stale(view) : std::vector<stale_code>(view.all.size());
+  const bool looks_at_code = is_wanted(options, ghost_kind::stale) || is_wanted(options, ghost_kind::duplicate);
+  const std::vector<stale_code> code = looks_at_code ? look_for_stale(view) : std::vector<stale_code>(view.all.size());
   report_blocked(view, locks, out);
   find_duplicates(view, left, code, options, out);
   for (std::size_t i = 0; i < options.services.size(); ++i)
-    report_service(view, options.services[i], service_instances(view, *services[i], left), options,
-                   out);
+    report_service(view, options.services[i], service_instances(view, *services[i], left), options, out);
   // What is told as a duplicate is not told as an orphan as well, unless duplicates are not told.
   if (!is_wanted(options, ghost_kind::duplicate))
     for (census_process& each : view.all) each.reported = false;

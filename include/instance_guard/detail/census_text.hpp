@@ -39,15 +39,12 @@ inline std::string shortened(std::string text, std::size_t limit) {
 /// A word that a shell reads back as it is.
 inline std::string pasteable(std::string_view word) {
   const std::string safe = printable(word);
-  constexpr std::string_view plain =
-      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@._:-/+=%,";
+  constexpr std::string_view plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@._:-/+=%,";
   if (!safe.empty() && safe.find_first_not_of(plain) == std::string::npos) return safe;
   std::string result = "'";
   for (const char c : safe) {
-    if (c == '\'')
-      result += "'\\''";
-    else
-      result += c;
+    if (c == '\'') result += "'\\''";
+    else result += c;
   }
   return result + "'";
 }
@@ -80,8 +77,7 @@ inline std::string restart_command(const process_manager& manager, pid_t pid) {
     case manager_kind::unit: return "systemctl restart " + pasteable(manager.name);
     case manager_kind::user_unit: return "systemctl --user restart " + pasteable(manager.name);
     case manager_kind::container:
-      if (!is_container_digest(manager.name))
-        return "restart its container, " + pasteable(manager.name);
+      if (!is_container_digest(manager.name)) return "restart its container, " + pasteable(manager.name);
       return "docker restart " + manager.name.substr(0, 12);
     case manager_kind::guard: return "instance-guard stop " + pasteable(manager.name);
     default: return "instance-guard reap " + std::to_string(pid);

@@ -36,24 +36,24 @@ enum class process_role {
 /// The program that a process runs; see census_command.hpp.
 struct census_program {
   language interpreter = language::none;
-  std::string given = {};  ///< the script, module or executable as its arguments have it
-  std::string path = {};   ///< of the file, without links; empty: not found
-  std::string key = {};    ///< equal: the same program; empty: none
-  std::string shown = {};  ///< "shiva/main.py"
+  std::string given = {};               ///< the script, module or executable as its arguments have it
+  std::string path = {};                ///< of the file, without links; empty: not found
+  std::string key = {};                 ///< equal: the same program; empty: none
+  std::string shown = {};               ///< "shiva/main.py"
   std::vector<std::string> rest = {};   ///< the arguments behind it
   std::vector<passed_link> links = {};  ///< on the way to it
-  bool generic = false;  ///< installed for everybody: what it does is in its arguments
-  bool module = false;   ///< python -m
+  bool generic = false;                 ///< installed for everybody: what it does is in its arguments
+  bool module = false;                  ///< python -m
 };
 
 struct census_process {
   const process_info* info = nullptr;
   process_details details = {};
-  bool ended = false;      ///< all of it: also its threads
-  bool visible = false;    ///< details were read, and it is one of those that were asked for
-  bool ancestor = false;   ///< the caller, or above it
-  bool same_root = false;  ///< absolute paths mean the same to it as to the caller
-  bool ignored = false;    ///< by a pattern of the caller's
+  bool ended = false;                       ///< all of it: also its threads
+  bool visible = false;                     ///< details were read, and it is one of those that were asked for
+  bool ancestor = false;                    ///< the caller, or above it
+  bool same_root = false;                   ///< absolute paths mean the same to it as to the caller
+  bool ignored = false;                     ///< by a pattern of the caller's
   std::optional<bool> ignores_hangup = {};  ///< empty: can't be told
   process_role role = process_role::unknown;
   census_program program = {};
@@ -85,14 +85,11 @@ struct census_view {
   std::uint64_t own_pid_namespace = 0;
 
   census_process* find(pid_t pid) noexcept {
-    const auto at = std::lower_bound(
-        all.begin(), all.end(), pid,
-        [](const census_process& each, pid_t value) { return each.pid() < value; });
+    const auto at = std::lower_bound(all.begin(), all.end(), pid,
+                                     [](const census_process& each, pid_t value) { return each.pid() < value; });
     return at != all.end() && at->pid() == pid ? &*at : nullptr;
   }
-  const census_process* find(pid_t pid) const noexcept {
-    return const_cast<census_view*>(this)->find(pid);
-  }
+  const census_process* find(pid_t pid) const noexcept { return const_cast<census_view*>(this)->find(pid); }
   /// Its living parent, or null. One that started later is a stranger with a reused number.
   const census_process* parent(const census_process& of) const noexcept {
     const census_process* found = find(of.info->parent);
@@ -156,10 +153,8 @@ inline census_view make_census_view(const process_table& table, const census_opt
     one.ended = has_ended(each);
     if (!each.kernel_thread && (options.all_users || each.user == user)) {
       std::error_code ec;
-      if (stored)
-        one.details = *table.stored_details(each);
-      else
-        one.details = table.details(each, what, ec);
+      if (stored) one.details = *table.stored_details(each);
+      else one.details = table.details(each, what, ec);
       one.visible = !ec;
     }
     view.all.push_back(std::move(one));

@@ -41,8 +41,8 @@ constexpr std::string_view directory_name(std::string_view path) noexcept {
 /// "python" of "python3.11", "php" of "php8.2".
 constexpr std::string_view without_version(std::string_view name) noexcept {
   std::size_t size = name.size();
-  while (size > 0 && ((name[size - 1] >= '0' && name[size - 1] <= '9') || name[size - 1] == '.' ||
-                      name[size - 1] == '-'))
+  while (size > 0 &&
+         ((name[size - 1] >= '0' && name[size - 1] <= '9') || name[size - 1] == '.' || name[size - 1] == '-'))
     --size;
   return size > 0 ? name.substr(0, size) : name;
 }
@@ -52,8 +52,7 @@ enum class language { none, shell, python, node, deno, ruby, perl, php, java, ot
 /// The language that an executable of this name runs scripts of.
 constexpr language interpreter_language(std::string_view executable) noexcept {
   const std::string_view name = without_version(executable);
-  constexpr std::string_view shells[] = {"sh",   "bash", "dash", "zsh",  "ksh",
-                                         "mksh", "fish", "ash",  "rbash"};
+  constexpr std::string_view shells[] = {"sh", "bash", "dash", "zsh", "ksh", "mksh", "fish", "ash", "rbash"};
   if (is_one_of(name, shells)) return language::shell;
   constexpr std::string_view pythons[] = {"python", "pypy", "Python", "python3-intel"};
   if (is_one_of(name, pythons)) return language::python;
@@ -237,8 +236,7 @@ constexpr bool is_session_tool(std::string_view program) noexcept {
                                         "instance-guard"};
   std::string_view name = base_name(program);
   for (const std::string_view end : {".py", ".js", ".mjs", ".cjs", "/__main__"})
-    if (name.size() > end.size() && name.substr(name.size() - end.size()) == end)
-      name.remove_suffix(end.size());
+    if (name.size() > end.size() && name.substr(name.size() - end.size()) == end) name.remove_suffix(end.size());
   return is_one_of(name, names);
 }
 
@@ -290,19 +288,17 @@ constexpr bool is_user_daemon(std::string_view name) noexcept {
 
 /// Where editors put the part of them that works on a distant host, and stays between two visits.
 constexpr bool is_editor_server(std::string_view path) noexcept {
-  for (const std::string_view part :
-       {"/.vscode-server/", "/.vscode-server-insiders/", "/.cursor-server/", "/.windsurf-server/",
-        "/.vscode-remote/", "/.cache/JetBrains/", "/.zed_server/"})
+  for (const std::string_view part : {"/.vscode-server/", "/.vscode-server-insiders/", "/.cursor-server/",
+                                      "/.windsurf-server/", "/.vscode-remote/", "/.cache/JetBrains/", "/.zed_server/"})
     if (path.find(part) != std::string_view::npos) return true;
   return false;
 }
 
 /// Reaps what others leave, by its name; process 1 does without one.
 constexpr bool is_init_name(std::string_view name) noexcept {
-  constexpr std::string_view names[] = {"init",        "systemd",     "tini",    "dumb-init",
-                                        "docker-init", "catatonit",   "launchd", "s6-svscan",
-                                        "runit",       "openrc-init", "busybox", "my_init",
-                                        "pid1",        "podman-init"};
+  constexpr std::string_view names[] = {"init",      "systemd", "tini",      "dumb-init",  "docker-init",
+                                        "catatonit", "launchd", "s6-svscan", "runit",      "openrc-init",
+                                        "busybox",   "my_init", "pid1",      "podman-init"};
   return is_one_of(name, names);
 }
 
@@ -328,8 +324,7 @@ constexpr std::string_view supervisor_name(std::string_view name) noexcept {
 /// "claude" of an agent's or CI runner's name, or empty.
 constexpr std::string_view agent_name(std::string_view name) noexcept {
   for (const std::string_view end : {".js", ".mjs", ".cjs"})
-    if (name.size() > end.size() && name.substr(name.size() - end.size()) == end)
-      name.remove_suffix(end.size());
+    if (name.size() > end.size() && name.substr(name.size() - end.size()) == end) name.remove_suffix(end.size());
   if (name == "claude" || name == "claude-code") return "claude";
   if (name == "codex" || name == "codex-cli" || name == "codex-exec") return "codex";
   if (name == "cursor-agent" || name == "cursor" || name == "Cursor") return "cursor";
@@ -337,8 +332,7 @@ constexpr std::string_view agent_name(std::string_view name) noexcept {
   if (name == "gitlab-runner") return "gitlab";
   if (name == "buildkite-agent") return "buildkite";
   if (name == "Runner.Worker" || name == "Runner.Listener") return "github";
-  if (name == "agent.jar" || name == "remoting.jar" || name == "slave.jar" || name == "jenkins.war")
-    return "jenkins";
+  if (name == "agent.jar" || name == "remoting.jar" || name == "slave.jar" || name == "jenkins.war") return "jenkins";
   return {};
 }
 

@@ -14,15 +14,14 @@ namespace instance_guard::detail {
 
 inline std::string zombie_remedy(const census_process* parent) {
   if (parent == nullptr) return "look at its parent: it is not in this pid namespace";
-  if (parent->pid() == 1)
-    return "give the container an init: docker run --init, or tini as its first process";
+  if (parent->pid() == 1) return "give the container an init: docker run --init, or tini as its first process";
   if (parent->manager.is_service()) return restart_command(parent->manager, parent->pid());
   return "restart its parent, " + named(*parent) + ": it does not reap";
 }
 
 /// All zombies of one parent are one ghost: the fault is the parent's.
-inline void find_zombies(const census_view& view, const process_table* earlier,
-                         const census_options& options, census& out) {
+inline void find_zombies(const census_view& view, const process_table* earlier, const census_options& options,
+                         census& out) {
   const uid_t user = ::geteuid();
   std::vector<std::pair<pid_t, std::size_t>> of_parent;  // index into out.ghosts
   for (const census_process& each : view.all) {

@@ -18,32 +18,32 @@ inline constexpr size_t slot_pointers = 512;
 struct spawn_slot {
   // For the child to read.
   pid_t warden = 0;
-  pid_t process_group = 0;               ///< to join; 0: it leads one
-  char** candidates = nullptr;           ///< paths to try in turn, null at the end
+  pid_t process_group = 0;      ///< to join; 0: it leads one
+  char** candidates = nullptr;  ///< paths to try in turn, null at the end
   char** arguments = nullptr;
   char** environment = nullptr;
-  const char* directory = nullptr;       ///< to change to, relative to directory_fd; or null
+  const char* directory = nullptr;  ///< to change to, relative to directory_fd; or null
   int directory_fd = -1;
-  int streams[3] = {-1, -1, -1};         ///< descriptors, or wire::stream
-  int report = -1;                       ///< where a failure is told
+  int streams[3] = {-1, -1, -1};  ///< descriptors, or wire::stream
+  int report = -1;                ///< where a failure is told
   bool outlives = false;
-  int control_group = -1;                ///< in which it is born; -1: the warden's
+  int control_group = -1;  ///< in which it is born; -1: the warden's
   bool no_new_privileges = false;
   sys::signal_bits mask = 0;
   platform::process_attributes attributes = {};
   const platform::process_attributes* own_attributes = nullptr;
-  pid_t asking = 0;                      ///< process or thread whose attributes the child gets
+  pid_t asking = 0;  ///< process or thread whose attributes the child gets
 
-  int verdict = 0;                       ///< futex: may it go on? 0: not decided yet
+  int verdict = 0;  ///< futex: may it go on? 0: not decided yet
 
   // Written by the child and by the kernel.
-  start_word own_word = {};              ///< where there is no board
-  start_word* word = &own_word;          ///< its state: not 0 until the exec, 0 then or at its end
+  start_word own_word = {};      ///< where there is no board
+  start_word* word = &own_word;  ///< its state: not 0 until the exec, 0 then or at its end
 
   // The warden's.
-  void* large = nullptr;                 ///< mapping of text that did not fit
+  void* large = nullptr;  ///< mapping of text that did not fit
   size_t large_size = 0;
-  char** more_pointers = nullptr;        ///< mapping of pointers that did not fit
+  char** more_pointers = nullptr;  ///< mapping of pointers that did not fit
   size_t more_pointers_size = 0;
   char* pointers[slot_pointers];
   alignas(16) unsigned char stack[child_stack_size];
@@ -66,9 +66,8 @@ INSTANCE_GUARD_NO_SANITIZE inline long try_exec(char** candidates, char** argume
   for (char** path = candidates; *path != nullptr; ++path) {
     const long result = sys::execve(*path, arguments, environment);
     if (result == -EACCES) worst = result;
-    const bool go_on = result == -EACCES || result == -ENOENT || result == -ENOTDIR ||
-                       result == -ENODEV || result == -ESTALE || result == -ETIMEDOUT ||
-                       result == -ENAMETOOLONG;
+    const bool go_on = result == -EACCES || result == -ENOENT || result == -ENOTDIR || result == -ENODEV ||
+                       result == -ESTALE || result == -ETIMEDOUT || result == -ENAMETOOLONG;
     if (!go_on) return result;
     if (path == candidates && path[1] == nullptr) worst = result;  // a path, not a search
   }

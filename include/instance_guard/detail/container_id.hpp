@@ -20,8 +20,7 @@ inline bool is_container_digest(std::string_view text) noexcept {
 
 /// The name of a container if one directory of a cgroup path is one, else empty. `inside` is the
 /// name of the directory around it.
-inline std::string_view container_of_directory(std::string_view name,
-                                               std::string_view inside) noexcept {
+inline std::string_view container_of_directory(std::string_view name, std::string_view inside) noexcept {
   const auto without = [](std::string_view text, std::string_view begin, std::string_view end) {
     if (text.size() > begin.size() + end.size() && text.substr(0, begin.size()) == begin &&
         text.substr(text.size() - end.size()) == end)
@@ -35,14 +34,11 @@ inline std::string_view container_of_directory(std::string_view name,
   }
   if (inside == "lxc") return name;
   for (const std::string_view prefix : {"lxc.payload.", "lxc.payload/"})
-    if (const std::string_view machine = without(name, prefix, ""); !machine.empty())
-      return machine;
+    if (const std::string_view machine = without(name, prefix, ""); !machine.empty()) return machine;
   if (inside == "machine.slice")
     for (const auto& [prefix, suffix] :
-         {std::pair<std::string_view, std::string_view>{"machine-", ".scope"},
-          {"systemd-nspawn@", ".service"}})
-      if (const std::string_view machine = without(name, prefix, suffix); !machine.empty())
-        return machine;
+         {std::pair<std::string_view, std::string_view>{"machine-", ".scope"}, {"systemd-nspawn@", ".service"}})
+      if (const std::string_view machine = without(name, prefix, suffix); !machine.empty()) return machine;
   return {};
 }
 

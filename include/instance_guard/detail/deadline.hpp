@@ -21,9 +21,7 @@ class deadline {
   explicit deadline(std::chrono::milliseconds limit) noexcept
       : deadline(nanoseconds(limit), platform::sys::monotonic_now()) {}
 
-  static deadline in_nanoseconds(std::int64_t limit) noexcept {
-    return {limit, platform::sys::monotonic_now()};
-  }
+  static deadline in_nanoseconds(std::int64_t limit) noexcept { return {limit, platform::sys::monotonic_now()}; }
 
   /// Nanoseconds of `limit`, saturated; a negative limit is no time at all.
   static constexpr std::int64_t nanoseconds(std::chrono::milliseconds limit) noexcept {
@@ -43,8 +41,7 @@ class deadline {
   bool passed() const noexcept { return left() == 0; }
 
  private:
-  deadline(std::int64_t limit, std::int64_t now) noexcept
-      : at_(limit >= never - now ? never : now + limit) {}
+  deadline(std::int64_t limit, std::int64_t now) noexcept : at_(limit >= never - now ? never : now + limit) {}
 
   std::int64_t at_;
 };

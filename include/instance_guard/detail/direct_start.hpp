@@ -15,23 +15,23 @@ namespace instance_guard::detail {
 struct direct_start {
   // For the child to read.
   pid_t warden = 0;
-  int channel = -1;                      ///< on which it tells the warden of itself
-  int answers = -1;                      ///< where the exit status shall come
-  uint64_t token = 0;                    ///< by which the owner will name it
-  char** candidates = nullptr;           ///< as in spawn_slot
+  int channel = -1;             ///< on which it tells the warden of itself
+  int answers = -1;             ///< where the exit status shall come
+  uint64_t token = 0;           ///< by which the owner will name it
+  char** candidates = nullptr;  ///< as in spawn_slot
   char** arguments = nullptr;
   char** environment = nullptr;
-  const char* directory = nullptr;       ///< or null
-  int streams[3] = {-1, -1, -1};         ///< descriptors, or wire::stream
-  bool closes_others = true;             ///< descriptors above 2
+  const char* directory = nullptr;  ///< or null
+  int streams[3] = {-1, -1, -1};    ///< descriptors, or wire::stream
+  bool closes_others = true;        ///< descriptors above 2
   bool no_new_privileges = false;
   platform::sys::signal_bits mask = 0;
 
   // Written by the child.
-  int error = 0;                         ///< negated errno
-  bool registered = false;               ///< the warden will hear of it
+  int error = 0;            ///< negated errno
+  bool registered = false;  ///< the warden will hear of it
 
-  start_word word = {};                  ///< its state: not 0 until the exec, 0 then or at its end
+  start_word word = {};  ///< its state: not 0 until the exec, 0 then or at its end
   alignas(16) unsigned char stack[child_stack_size];
 };
 

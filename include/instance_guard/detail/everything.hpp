@@ -42,8 +42,7 @@ inline void notify_main_pid(pid_t program) noexcept {
   const int socket = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (socket < 0) return;
   ::sendto(socket, text, static_cast<std::size_t>(at - text), MSG_NOSIGNAL | MSG_DONTWAIT,
-           reinterpret_cast<const sockaddr*>(&address),
-           static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + size));
+           reinterpret_cast<const sockaddr*>(&address), static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + size));
   ::close(socket);
 }
 
@@ -51,8 +50,7 @@ inline void notify_main_pid(pid_t program) noexcept {
 inline void rewrite_pid_variables(pid_t before, pid_t now) {
   for (const char* name : {"LISTEN_PID", "WATCHDOG_PID"}) {
     const char* value = std::getenv(name);
-    if (value != nullptr && same(std::to_string(before), value))
-      ::setenv(name, std::to_string(now).c_str(), 1);
+    if (value != nullptr && same(std::to_string(before), value)) ::setenv(name, std::to_string(now).c_str(), 1);
   }
 }
 

@@ -24,9 +24,9 @@ namespace instance_guard::detail {
 inline constexpr std::int64_t second_signal_after = 250'000'000;  // ns
 
 struct exit_state {
-  std::atomic<pid_t> owner{0};          ///< the process that installed the handlers
-  std::atomic<int> armed{0};            ///< guards that are complete; 0: a signal ends the process at once
-  std::atomic<int> graceful{0};         ///< how many of the live cleanups are graceful
+  std::atomic<pid_t> owner{0};   ///< the process that installed the handlers
+  std::atomic<int> armed{0};     ///< guards that are complete; 0: a signal ends the process at once
+  std::atomic<int> graceful{0};  ///< how many of the live cleanups are graceful
   std::atomic<std::int64_t> first_at{0};
   std::atomic<bool> at_exit_registered{false};
 };

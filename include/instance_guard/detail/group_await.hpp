@@ -21,8 +21,8 @@ namespace instance_guard::detail {
 inline bool has_started(const wire::answer& answer) noexcept {
   platform::process_stat facts;
   const int result = platform::read_process_stat(answer.pid, facts);
-  return result == -ESRCH || result == -ENOENT || facts.start_time != answer.start_time ||
-         facts.state == 'Z' || facts.executed;
+  return result == -ESRCH || result == -ENOENT || facts.start_time != answer.start_time || facts.state == 'Z' ||
+         facts.executed;
 }
 
 /// Waits until the child's word is no longer `value`, at most 250 ms. False: it still is.

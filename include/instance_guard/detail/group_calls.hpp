@@ -19,8 +19,7 @@ inline const detail::warden_link& child::link() const noexcept {
   return slot.generation.load(std::memory_order_relaxed) == generation_ ? slot.link[link_] : gone;
 }
 
-inline std::optional<exit_status> child::wait_for(std::chrono::milliseconds limit,
-                                                  std::error_code& ec) noexcept {
+inline std::optional<exit_status> child::wait_for(std::chrono::milliseconds limit, std::error_code& ec) noexcept {
   ec.clear();
   if (!channel_) {
     ec = std::make_error_code(std::errc::invalid_argument);
@@ -86,9 +85,8 @@ inline void process_group::start(const group_options& options, const process_gro
     mine.parent.store(detail::slot_index(*outer), std::memory_order_relaxed);
     if (outer->no_new_privileges) mine.no_new_privileges.store(true, std::memory_order_relaxed);
     for (std::size_t i = 0; i < sizeof mine.mark_entry; ++i) mine.mark_entry[i] = outer->mark_entry[i];
-    result = detail::with_present_rights(*outer, [&](const detail::warden_link& link, int) noexcept {
-      return detail::start_nested(mine, link);
-    });
+    result = detail::with_present_rights(
+        *outer, [&](const detail::warden_link& link, int) noexcept { return detail::start_nested(mine, link); });
   }
   if (result < 0) {
     detail::free_group_slot(mine);
@@ -154,8 +152,7 @@ inline process_group process_group::nested(const group_options& options, std::er
   return result;
 }
 
-inline termination_report process_group::terminate(std::chrono::milliseconds grace,
-                                                   std::error_code& ec) noexcept {
+inline termination_report process_group::terminate(std::chrono::milliseconds grace, std::error_code& ec) noexcept {
   ec.clear();
   termination_report report;
   detail::without_throwing(ec, [&] {
@@ -178,7 +175,8 @@ inline termination_report process_group::terminate(std::chrono::milliseconds gra
     for (int i = 0; i < links; ++i) {
       detail::wire::terminated answer;
       if (result[i] == 0) {
-        const long size = detail::await_answer(mine->link[i], own[i].get(), &answer, sizeof answer, detail::deadline(no_limit));
+        const long size =
+            detail::await_answer(mine->link[i], own[i].get(), &answer, sizeof answer, detail::deadline(no_limit));
         result[i] = size < 0 ? static_cast<int>(size) : -answer.error;
       }
       if (result[i] < 0) {

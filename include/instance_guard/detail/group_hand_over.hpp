@@ -56,7 +56,8 @@ inline void group_take_over() noexcept {
     for (int i = 0; i < slot.links.load(std::memory_order_acquire); ++i) {
       warden_link& link = slot.link[i];
       if (link.watch.load(std::memory_order_relaxed) < 0)
-        link.watch.store(above_streams(platform::open_process_stat(link.pid.load())).release(), std::memory_order_relaxed);
+        link.watch.store(above_streams(platform::open_process_stat(link.pid.load())).release(),
+                         std::memory_order_relaxed);
     }
   }
 }

@@ -59,8 +59,8 @@ inline pid_t asking_thread() noexcept {
 /// on which the answer comes. With `pipe` the write end of a pipe is the last descriptor, and `pipe`
 /// becomes the other end. 0, or a negated errno.
 inline int send_request(const warden_link& link, const void* head, std::size_t head_size, const void* text,
-                        std::size_t text_size, const int* descriptors, unsigned count,
-                        file_descriptor& own, file_descriptor* pipe = nullptr) noexcept {
+                        std::size_t text_size, const int* descriptors, unsigned count, file_descriptor& own,
+                        file_descriptor* pipe = nullptr) noexcept {
   const gate_pass pass;
   file_descriptor ends[2];
   int result = make_channel(ends);

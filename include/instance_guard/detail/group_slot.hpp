@@ -29,8 +29,8 @@ struct warden_link {
   std::atomic<int> channel{0};
   std::atomic<pid_t> pid{0};
   std::atomic<std::uint64_t> start_time{0};
-  std::atomic<int> watch{0};    ///< its state file, where it is not this process's child
-  std::atomic<int> adoptions{0};   ///< for children that are started directly
+  std::atomic<int> watch{0};                      ///< its state file, where it is not this process's child
+  std::atomic<int> adoptions{0};                  ///< for children that are started directly
   std::atomic<const start_word*> board{nullptr};  ///< see start_board.hpp
 
   void clear() noexcept {
@@ -54,23 +54,23 @@ struct group_slot {
   enum : int { free, starting, live, ending };
 
   std::atomic<int> state{free};
-  std::atomic<unsigned> generation{0};   ///< grows with each end, so that old handles don't match
-  std::atomic<int> enders{0};            ///< who must not find the channels closed
+  std::atomic<unsigned> generation{0};  ///< grows with each end, so that old handles don't match
+  std::atomic<int> enders{0};           ///< who must not find the channels closed
   std::atomic<pid_t> owner{0};
-  std::atomic<int> parent{0};            ///< slot of the group it is nested in
-  std::atomic<std::int64_t> grace{0};    ///< ns
+  std::atomic<int> parent{0};          ///< slot of the group it is nested in
+  std::atomic<std::int64_t> grace{0};  ///< ns
   std::atomic<int> stop_signal{0};
   std::atomic<bool> no_new_privileges{false};
   std::atomic<bool> keep_session{false};
   std::atomic<bool> inherit_descriptors{false};
-  std::atomic<int> mechanism{0};         ///< containment
+  std::atomic<int> mechanism{0};  ///< containment
   std::atomic<std::uint64_t> pid_namespace{0};
   std::atomic<std::uint64_t> last_token{0};  ///< for children that are started directly
   std::atomic<int> links{0};
   warden_link link[max_links];
-  std::mutex change;                     ///< for a new link, and for what follows
-  char mark_entry[64] = {};              ///< "INSTANCE_GUARD_MARK=…" for children; may be empty
-  bool is_marked = false;                ///< then for wardens to come:
+  std::mutex change;         ///< for a new link, and for what follows
+  char mark_entry[64] = {};  ///< "INSTANCE_GUARD_MARK=…" for children; may be empty
+  bool is_marked = false;    ///< then for wardens to come:
   alignas(stray_target) unsigned char mark[sizeof(stray_target)] = {};
 };
 

@@ -88,8 +88,8 @@ class spawn_order {
     const bool by_pipe = link.board.load(std::memory_order_relaxed) == nullptr;
     request_.exec = by_pipe ? static_cast<std::int8_t>(count_ + 1) : std::int8_t{-1};  // the last one
     const bool inlined = request_.text < 0;
-    return send_request(link, &request_, sizeof request_, inlined ? text_.data() : nullptr,
-                        inlined ? text_.size() : 0, numbers_, count_, own, by_pipe ? &exec : nullptr);
+    return send_request(link, &request_, sizeof request_, inlined ? text_.data() : nullptr, inlined ? text_.size() : 0,
+                        numbers_, count_, own, by_pipe ? &exec : nullptr);
   }
 
   /// The caller's end of a piped stream.
@@ -138,8 +138,7 @@ class spawn_order {
     bool keep = options.outlives;
     for (const std::string& each : options.environment) {
       if (!error) error = changed.change(each);
-      if (each.starts_with("INSTANCE_GUARD_KEEP"))
-        keep = options.outlives || same(each, keep_entry);
+      if (each.starts_with("INSTANCE_GUARD_KEEP")) keep = options.outlives || same(each, keep_entry);
     }
     if (!error && keep) error = changed.change(keep_entry);
     if (error) return error;

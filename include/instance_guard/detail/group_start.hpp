@@ -58,7 +58,8 @@ inline long fork_warden(const group_slot& slot, int channel, int owner_process) 
   }
   // The number of a session is not given out again while somebody is in it.
   file_descriptor leader;
-  if (state->keep_session && ::getsid(0) != state->owner) leader = above_streams(platform::sys::pidfd_open(::getsid(0)));
+  if (state->keep_session && ::getsid(0) != state->owner)
+    leader = above_streams(platform::sys::pidfd_open(::getsid(0)));
   state->session_leader = leader.get();
   platform::process_stat facts;
   if (platform::read_process_stat(state->owner, facts) == 0) state->owner_start = facts.start_time;
@@ -78,8 +79,8 @@ inline int add_link(group_slot& slot, file_descriptor channel, int hello_end, pi
   link.pid.store(child, std::memory_order_relaxed);
   wire::answer hello;
   file_descriptor reader;
-  const long size = await_answer(link, hello_end, &hello, sizeof hello, deadline::in_nanoseconds(start_limit),
-                                 false, &reader);
+  const long size =
+      await_answer(link, hello_end, &hello, sizeof hello, deadline::in_nanoseconds(start_limit), false, &reader);
   int result = size < 0 ? static_cast<int>(size) : -hello.error;
   if (result == 0 && (hello.head.what != wire::kind::hello || (child > 0 && hello.pid != child))) result = -EPROTO;
   if (result < 0) {
@@ -90,7 +91,8 @@ inline int add_link(group_slot& slot, file_descriptor channel, int hello_end, pi
   }
   link.pid.store(hello.pid, std::memory_order_relaxed);
   link.start_time.store(hello.start_time, std::memory_order_relaxed);
-  if (!is_own_child) link.watch.store(above_streams(platform::open_process_stat(hello.pid)).release(), std::memory_order_relaxed);
+  if (!is_own_child)
+    link.watch.store(above_streams(platform::open_process_stat(hello.pid)).release(), std::memory_order_relaxed);
   link.board.store(view_board(reader.get()), std::memory_order_relaxed);
   link.channel.store(channel.release(), std::memory_order_relaxed);
   slot.mechanism.store(static_cast<int>(hello.token), std::memory_order_relaxed);
@@ -200,8 +202,7 @@ inline int with_present_rights(group_slot& slot, What what) noexcept {
   int links = slot.links.load(std::memory_order_acquire);
   if (links <= 0) return -EPIPE;
   int result = -EKEYREJECTED;
-  for (int index = links - 1; index >= 0 && result == -EKEYREJECTED; --index)
-    result = what(slot.link[index], index);
+  for (int index = links - 1; index >= 0 && result == -EKEYREJECTED; --index) result = what(slot.link[index], index);
   for (int tries = 0; result == -EKEYREJECTED && tries < 2; ++tries) {
     {
       const std::lock_guard<std::mutex> change(slot.change);

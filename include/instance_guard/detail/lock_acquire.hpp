@@ -64,9 +64,7 @@ class lock_waiter {
 class lock_acquisition {
  public:
   explicit lock_acquisition(lock_session& session)
-      : session_(session),
-        live_until_(session.options.wait),
-        waiter_(session.options.scope, session.name) {}
+      : session_(session), live_until_(session.options.wait), waiter_(session.options.scope, session.name) {}
 
   /// Tries until taken, refused or at fault. `ec` and session.fault say which.
   void run(std::error_code& ec) {
@@ -80,10 +78,10 @@ class lock_acquisition {
       if (result == attempt_result::fault) return fail(std::move(fault_), ec);
       if (result == attempt_result::try_again) {
         if (++moved_ > 32)
-          return fail(make_fault(std::make_error_code(std::errc::resource_unavailable_try_again),
-                                 joined({directory.path.native(), " is replaced all the time"}),
-                                 "find out what replaces it"),
-                      ec);
+          return fail(
+              make_fault(std::make_error_code(std::errc::resource_unavailable_try_again),
+                         joined({directory.path.native(), " is replaced all the time"}), "find out what replaces it"),
+              ec);
         continue;
       }
       if (refused(result, ec)) {
@@ -105,11 +103,10 @@ class lock_acquisition {
       if (!session_.options.arguments.empty()) describe_command(session_.options.arguments, session_.record);
       described_ = true;
     }
-    lock_attempt one{session_.name, session_.options.scope, session_.path.string(),
-                     directory.descriptor.get(), &session_.record};
+    lock_attempt one{session_.name, session_.options.scope, session_.path.string(), directory.descriptor.get(),
+                     &session_.record};
     const attempt_result result = attempt_lock(one, scope);
-    if (result ==
-        attempt_result::taken) {  // before anything that may throw: who owns it lets it go
+    if (result == attempt_result::taken) {  // before anything that may throw: who owns it lets it go
       session_.slot = one.slot;
       lock_slots[one.slot].session.store(&session_, std::memory_order_relaxed);
       session_.generation = lock_slots[one.slot].generation.load(std::memory_order_relaxed);
@@ -130,15 +127,11 @@ class lock_acquisition {
   bool refused(attempt_result result, std::error_code& ec) {
     if (result == attempt_result::busy_here) {
       session_.holder = std::move(found_);
-      return expired(live_until_, errc::already_running, ec,
-                     joined({session_.name.view(), ": held by this process"}));
+      return expired(live_until_, errc::already_running, ec, joined({session_.name.view(), ": held by this process"}));
     }
-    holder_state state =
-        result == attempt_result::busy_file ? judge_holder(found_) : holder_state::unknown;
-    if (state != holder_state::unknown)
-      unknown_until_ = {};
-    else if (!find_out(result, state))
-      return false;
+    holder_state state = result == attempt_result::busy_file ? judge_holder(found_) : holder_state::unknown;
+    if (state != holder_state::unknown) unknown_until_ = {};
+    else if (!find_out(result, state)) return false;
     session_.holder = std::move(found_);
     if (state == holder_state::cleaning) return cleaning_up(ec);
     cleaning_until_ = {};
@@ -178,8 +171,7 @@ class lock_acquisition {
       return false;
     }
     if (result == attempt_result::busy_socket) found_.reset();  // the record is not the holder's
-    state = listener.state == listener_state::gone || found_ ? holder_state::cleaning
-                                                             : holder_state::live;
+    state = listener.state == listener_state::gone || found_ ? holder_state::cleaning : holder_state::live;
     if (listener.record) {
       found_ = std::move(listener.record);
       state = holder_state::live;
@@ -205,7 +197,8 @@ class lock_acquisition {
       return false;
     }
     const std::string left = session_.holder ? left_over_text(*session_.holder) : std::string();
-    return expired(live_until_, errc::still_cleaning_up, ec, refusal_text() + (left.empty() ? left : "; left: " + left));
+    return expired(live_until_, errc::still_cleaning_up, ec,
+                   refusal_text() + (left.empty() ? left : "; left: " + left));
   }
 
   bool expired(const deadline& until, errc why, std::error_code& ec, std::string what) {
@@ -219,9 +212,8 @@ class lock_acquisition {
 
   std::string refusal_text() const {
     if (!session_.holder) return joined({session_.name.view(), ": held"});
-    return joined({session_.name.view(), ": held by pid ",
-                   std::to_string(session_.holder->process.pid), ", started from ",
-                   session_.holder->started_from});
+    return joined({session_.name.view(), ": held by pid ", std::to_string(session_.holder->process.pid),
+                   ", started from ", session_.holder->started_from});
   }
 
   /// Sleeps until something may have changed, or the deadline.

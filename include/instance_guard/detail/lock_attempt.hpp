@@ -29,13 +29,11 @@ inline lock_slot* reserve_slot() noexcept {
 
 /// The slot in which this process has that name already, or null. With the socket lock one name is
 /// one lock, whatever the directory.
-inline lock_slot* slot_holding(lock_scope scope, const struct stat& directory,
-                               const char* file) noexcept {
+inline lock_slot* slot_holding(lock_scope scope, const struct stat& directory, const char* file) noexcept {
   for (lock_slot& slot : lock_slots)
     if (slot.state.load(std::memory_order_acquire) == lock_slot::held &&
         slot.scope.load(std::memory_order_relaxed) == static_cast<int>(scope) &&
-        std::strcmp(slot.file_name, file) == 0 &&
-        (platform::has_socket_lock || slot.directory.is(directory)))
+        std::strcmp(slot.file_name, file) == 0 && (platform::has_socket_lock || slot.directory.is(directory)))
       return &slot;
   return nullptr;
 }
@@ -91,14 +89,12 @@ class attempt_undo {
 };
 
 /// Writes the record over what the last holder left. 0, or a negated errno.
-inline int write_first_record(lock_attempt& of, const locked_file& file, bool was_empty,
-                              lock_change_scope& scope) {
+inline int write_first_record(lock_attempt& of, const locked_file& file, bool was_empty, lock_change_scope& scope) {
   of.record->acquired_at = std::chrono::system_clock::now();
   of.record->unswept.clear();
   // Of another boot or namespace nothing can be found.
-  if (const auto dead = parse_record(of.found.view());
-      dead && dead->process.boot == of.record->process.boot &&
-      dead->process.pid_namespace == of.record->process.pid_namespace)
+  if (const auto dead = parse_record(of.found.view()); dead && dead->process.boot == of.record->process.boot &&
+                                                       dead->process.pid_namespace == of.record->process.pid_namespace)
     of.record->unswept = unswept_after(*dead, of.found.user);
   record_text text;
   format_record(*of.record, text);
@@ -126,16 +122,13 @@ inline attempt_result attempt_lock(lock_attempt& of, lock_change_scope& scope) {
     of.fault = system_fault(seen, of.path, "cannot be opened");
     return attempt_result::fault;
   }
-  if (lock_slot* own = slot_holding(of.scope, directory, name.text);
-      own != nullptr && own->lock.intact()) {
+  if (lock_slot* own = slot_holding(of.scope, directory, name.text); own != nullptr && own->lock.intact()) {
     read_record_file(own->lock.get(), of.found);
     return attempt_result::busy_here;
   }
 
   locked_file file;
-  if (const attempt_result locked = lock_the_file(of, name.text, file);
-      locked != attempt_result::taken)
-    return locked;
+  if (const attempt_result locked = lock_the_file(of, name.text, file); locked != attempt_result::taken) return locked;
   attempt_undo undo(of.directory, name.text);
   read_record_file(file.held.get(), of.found);
   const bool was_empty = of.found.size == 0;
@@ -161,10 +154,8 @@ inline attempt_result attempt_lock(lock_attempt& of, lock_change_scope& scope) {
   platform::flock_now(shared.get(), LOCK_SH);  // tmp cleaners leave a locked directory alone
   undo.slot = reserve_slot();
   if (undo.slot == nullptr) {
-    of.fault =
-        make_fault(std::make_error_code(std::errc::no_lock_available),
-                   joined({"this process already holds ", std::to_string(max_locks), " names"}),
-                   "release some");
+    of.fault = make_fault(std::make_error_code(std::errc::no_lock_available),
+                          joined({"this process already holds ", std::to_string(max_locks), " names"}), "release some");
     return attempt_result::fault;
   }
   if (file.writable) {

@@ -21,10 +21,8 @@ inline std::chrono::system_clock::time_point change_time(const struct stat& fact
 
 /// When the executable of a living holder was replaced or deleted; empty: it was not, or it
 /// can't be told. Of a deleted file only the directory's last change is known.
-inline std::optional<std::chrono::system_clock::time_point> code_replaced_at(
-    const lock_record& record) {
-  if (record.executable.empty() || record.executable_inode == 0 || !is_alive(record.process))
-    return {};
+inline std::optional<std::chrono::system_clock::time_point> code_replaced_at(const lock_record& record) {
+  if (record.executable.empty() || record.executable_inode == 0 || !is_alive(record.process)) return {};
   // As the holder sees its file system: it may have another root.
   char prefix[64];
   std::string root = platform::proc_path(prefix, record.process.pid, "root");
@@ -33,8 +31,7 @@ inline std::optional<std::chrono::system_clock::time_point> code_replaced_at(
   // Linux marks a deleted file in the link; a record written after that has the mark too.
   std::string path = record.executable;
   constexpr std::string_view deleted = " (deleted)";
-  if (path.size() > deleted.size() &&
-      path.compare(path.size() - deleted.size(), deleted.size(), deleted) == 0)
+  if (path.size() > deleted.size() && path.compare(path.size() - deleted.size(), deleted.size(), deleted) == 0)
     path.erase(path.size() - deleted.size());
   if (::stat(joined({root, path}).c_str(), &now) == 0) {
     if (static_cast<std::uint64_t>(now.st_dev) == record.executable_device &&

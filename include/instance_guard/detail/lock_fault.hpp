@@ -19,8 +19,7 @@ inline std::string user_name(uid_t uid) {
   char buffer[4096];
   passwd entry = {};
   passwd* found = nullptr;
-  if (::getpwuid_r(uid, &entry, buffer, sizeof buffer, &found) == 0 && found != nullptr &&
-      found->pw_name != nullptr)
+  if (::getpwuid_r(uid, &entry, buffer, sizeof buffer, &found) == 0 && found != nullptr && found->pw_name != nullptr)
     return found->pw_name;
   return std::to_string(uid);
 }
@@ -38,14 +37,11 @@ struct lock_fault {
   std::string explanation() const {
     if (!code) return {};
     const std::string reason = add_reason ? code.message() : std::string();
-    return joined(
-        {what, add_reason ? ": " : "", reason, cure.empty() ? "" : "\n  cure     ", cure});
+    return joined({what, add_reason ? ": " : "", reason, cure.empty() ? "" : "\n  cure     ", cure});
   }
 
   /// For an exception, whose what() adds the code's message.
-  std::string exception_text() const {
-    return cure.empty() ? what : joined({what, " (cure: ", cure, ")"});
-  }
+  std::string exception_text() const { return cure.empty() ? what : joined({what, " (cure: ", cure, ")"}); }
 };
 
 inline lock_fault make_fault(std::error_code code, std::string what, std::string_view cure = {}) {
@@ -69,9 +65,7 @@ inline lock_fault system_fault(int negated_errno, std::string_view path, std::st
     case EFBIG: cure = "raise the limit of file sizes (ulimit -f)"; break;
     case EMFILE: cure = "close descriptors, or raise their limit (ulimit -n)"; break;
     case ENFILE: cure = "the host is out of open files (fs.file-max)"; break;
-    case ENOLCK:
-      cure = "the file system or kernel is out of locks; lock_options.directory elsewhere";
-      break;
+    case ENOLCK: cure = "the file system or kernel is out of locks; lock_options.directory elsewhere"; break;
     case EACCES:
     case EPERM: cure = "give this user access, or lock_options.directory elsewhere"; break;
     case ENOENT: cure = "make the directory above it, or lock_options.directory elsewhere"; break;

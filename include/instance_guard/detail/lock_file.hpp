@@ -98,9 +98,8 @@ inline void read_record_file(int descriptor, record_text& out) noexcept {
   struct stat facts = {};
   if (platform::sys::fstat(descriptor, &facts) == 0) out.user = facts.st_uid;
   while (out.size < sizeof out.bytes) {
-    const long got =
-        platform::sys::pread(descriptor, out.bytes + out.size, sizeof out.bytes - out.size,
-                             static_cast<off_t>(out.size));
+    const long got = platform::sys::pread(descriptor, out.bytes + out.size, sizeof out.bytes - out.size,
+                                          static_cast<off_t>(out.size));
     if (got == -EINTR) continue;
     if (got <= 0) return;
     out.size += static_cast<std::size_t>(got);
@@ -113,14 +112,12 @@ inline int write_record_file(int descriptor, const record_text& text, const reco
   std::size_t written = 0;
   int result = 0;
   while (written < text.size && result == 0) {
-    const long got = platform::sys::pwrite(descriptor, text.bytes + written, text.size - written,
-                                           static_cast<off_t>(written));
+    const long got =
+        platform::sys::pwrite(descriptor, text.bytes + written, text.size - written, static_cast<off_t>(written));
     if (got == -EINTR) continue;
     if (got == -EFBIG) scope.file_too_large();
-    if (got > 0)
-      written += static_cast<std::size_t>(got);
-    else
-      result = got == 0 ? -ENOSPC : static_cast<int>(got);
+    if (got > 0) written += static_cast<std::size_t>(got);
+    else result = got == 0 ? -ENOSPC : static_cast<int>(got);
   }
   if (result == 0) result = platform::sys::ftruncate(descriptor, static_cast<off_t>(text.size));
   if (result == 0) return 0;
@@ -133,8 +130,8 @@ inline int write_record_file(int descriptor, const record_text& text, const reco
 
 /// Reads the record of a holder that was killed while it put its file back. False: there is none.
 inline bool read_leftover(lock_attempt& of, const char* file) noexcept {
-  const file_descriptor left(platform::sys::openat(
-      of.directory, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
+  const file_descriptor left(
+      platform::sys::openat(of.directory, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
   struct stat facts = {};
   if (!left || platform::sys::fstat(left.get(), &facts) != 0 || !S_ISREG(facts.st_mode) ||
       facts.st_uid != platform::sys::geteuid())
@@ -155,8 +152,8 @@ struct locked_file {
 inline bool was_put_back(const lock_attempt& of, const struct stat& facts) noexcept {
   struct stat there = {};
   return facts.st_nlink == 2 &&
-         platform::sys::fstatat(of.directory, lock_file_name(of.name.view(), new_suffix).text,
-                                &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+         platform::sys::fstatat(of.directory, lock_file_name(of.name.view(), new_suffix).text, &there,
+                                AT_SYMLINK_NOFOLLOW) == 0 &&
          there.st_ino == facts.st_ino && there.st_dev == facts.st_dev;
 }
 
@@ -164,9 +161,8 @@ inline bool was_put_back(const lock_attempt& of, const struct stat& facts) noexc
 /// umask.
 inline bool is_being_made(const lock_attempt& of, const char* file) noexcept {
   struct stat facts = {};
-  return platform::sys::fstatat(of.directory, file, &facts, AT_SYMLINK_NOFOLLOW) == 0 &&
-         S_ISREG(facts.st_mode) && facts.st_size == 0 && facts.st_uid == platform::sys::geteuid() &&
-         (facts.st_mode & 0600) != 0600;
+  return platform::sys::fstatat(of.directory, file, &facts, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(facts.st_mode) &&
+         facts.st_size == 0 && facts.st_uid == platform::sys::geteuid() && (facts.st_mode & 0600) != 0600;
 }
 
 /// Opens, checks and locks the file: taken, busy_file, try_again or fault. The path may be another
@@ -213,15 +209,13 @@ inline attempt_result lock_the_file(lock_attempt& of, const char* file, locked_f
     }
     // By the whole path, not by the directory's descriptor: the directory may be another one too.
     if (sys::fstatat(AT_FDCWD, of.path.c_str(), &there, AT_SYMLINK_NOFOLLOW) == 0) {
-      if (there.st_ino == out.facts.st_ino && there.st_dev == out.facts.st_dev)
-        return attempt_result::taken;
+      if (there.st_ino == out.facts.st_ino && there.st_dev == out.facts.st_dev) return attempt_result::taken;
     } else if (sys::fstat(opened, &there) == 0 && there.st_nlink > 0) {
       return attempt_result::try_again;  // the file is there, but not by that path
     }
   }
-  of.fault =
-      make_fault(std::make_error_code(std::errc::resource_unavailable_try_again),
-                 joined({of.path, " is replaced all the time"}), "find out what replaces it");
+  of.fault = make_fault(std::make_error_code(std::errc::resource_unavailable_try_again),
+                        joined({of.path, " is replaced all the time"}), "find out what replaces it");
   return attempt_result::fault;
 }
 

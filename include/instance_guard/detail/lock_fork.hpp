@@ -52,8 +52,8 @@ inline int prepare_process() noexcept {
       lock_owner_page.store(page, std::memory_order_release);
     }
   }
-  const int result = ::pthread_atfork([] { before_fork(); }, [] { after_fork_in_parent(); },
-                                      [] { after_fork_in_child(); });
+  const int result =
+      ::pthread_atfork([] { before_fork(); }, [] { after_fork_in_parent(); }, [] { after_fork_in_child(); });
   if (result != 0) return -result;
   // exit(3) runs no destructors of main's objects. Failing that the file stays, as after a crash.
   std::atexit([] { lock_release_all_unkept(); });

@@ -26,8 +26,7 @@ enum class holder_state {
 inline holder_state judge_holder(const std::optional<lock_record>& record) noexcept {
   if (!record) return holder_state::unknown;
   if (is_alive(record->process)) return holder_state::live;
-  return record->warden && is_alive(record->warden) ? holder_state::cleaning
-                                                    : holder_state::unknown;
+  return record->warden && is_alive(record->warden) ? holder_state::cleaning : holder_state::unknown;
 }
 
 /// What is known of whoever listens on the socket lock.

@@ -44,8 +44,7 @@ inline std::string unit_of_cgroup(std::string_view path) {
     if (ends_with(part, ".scope")) return {};
     if (!ends_with(part, ".service")) continue;
     std::string_view name = part.substr(0, part.find_first_of("@."));
-    for (const char* entry :
-         {"ssh", "sshd", "cron", "crond", "cronie", "atd", "getty", "serial-getty", "user"})
+    for (const char* entry : {"ssh", "sshd", "cron", "crond", "cronie", "atd", "getty", "serial-getty", "user"})
       if (same(name, entry)) return {};
     if (is_runner_unit(part)) return joined({"CI runner ", part});
     const bool users = rest.find("/user@") != std::string_view::npos;
@@ -70,8 +69,7 @@ inline std::string origin_of_cgroups(std::string_view text) {
       const std::string unit = unit_of_cgroup(path);
       if (!unit.empty()) return unit;
     }
-    for (const char* mark :
-         {"/docker/", "/docker-", "/libpod-", "/crio-", "/kubepods", "/lxc/", "/cri-containerd"})
+    for (const char* mark : {"/docker/", "/docker-", "/libpod-", "/crio-", "/kubepods", "/lxc/", "/cri-containerd"})
       if (path.find(mark) != std::string_view::npos) container = true;
   }
   return joined({container ? "container" : ""});
@@ -83,8 +81,7 @@ inline std::string terminal_name(int device) {
   const unsigned major = number >> 8 & 0xfffU;
   const unsigned minor = (number & 0xffU) | (number >> 12 & 0xfff00U);
   if (device == 0) return {};
-  if (major >= 136 && major <= 143)
-    return joined({"/dev/pts/", std::to_string((major - 136) * 256 + minor)});
+  if (major >= 136 && major <= 143) return joined({"/dev/pts/", std::to_string((major - 136) * 256 + minor)});
   if (major == 4 && minor < 64) return joined({"/dev/tty", std::to_string(minor)});
   if (major == 4) return joined({"/dev/ttyS", std::to_string(minor - 64)});
   return joined({"device ", std::to_string(major), ":", std::to_string(minor)});
@@ -93,8 +90,7 @@ inline std::string terminal_name(int device) {
 inline std::string read_origin_file(pid_t pid, const char* leaf) {
   char path[64];
   char text[4096];
-  const long size =
-      platform::read_small_file(platform::proc_path(path, pid, leaf), text, sizeof text);
+  const long size = platform::read_small_file(platform::proc_path(path, pid, leaf), text, sizeof text);
   return size > 0 ? std::string(text, static_cast<std::size_t>(size)) : std::string();
 }
 
@@ -113,9 +109,8 @@ inline std::string started_from(pid_t pid) {
   if (!unit.empty()) return unit;
   const std::string origin = origin_of_cgroups(read_origin_file(pid, "cgroup"));
   const bool of_runner = same(std::string_view(origin).substr(0, 10), "CI runner ");
-  const bool in_container = same(origin, "container") ||
-                            ::access("/.dockerenv", F_OK) == 0 ||
-                            ::access("/run/.containerenv", F_OK) == 0;
+  const bool in_container =
+      same(origin, "container") || ::access("/.dockerenv", F_OK) == 0 || ::access("/run/.containerenv", F_OK) == 0;
   platform::process_stat facts;
   std::string terminal;
   const char* through = "";
@@ -125,26 +120,19 @@ inline std::string started_from(pid_t pid) {
     if (depth == 0) terminal = terminal_name(facts.terminal);
     const std::string_view name = facts.name;
     if (depth > 0) {
-      if (same(name.substr(0, 4), "tmux"))
-        through = "tmux";
-      else if (same(name, "screen") || same(name, "SCREEN"))
-        through = "screen";
-      else if (same(name, "sshd") || same(name, "sshd-session"))
-        through = "ssh";
-      else if (same(name, "cron") || same(name, "crond") || same(name, "CRON") ||
-               same(name, "anacron"))
+      if (same(name.substr(0, 4), "tmux")) through = "tmux";
+      else if (same(name, "screen") || same(name, "SCREEN")) through = "screen";
+      else if (same(name, "sshd") || same(name, "sshd-session")) through = "ssh";
+      else if (same(name, "cron") || same(name, "crond") || same(name, "CRON") || same(name, "anacron"))
         through = "cron";
-      else if (same(name, "atd"))
-        through = "at";
+      else if (same(name, "atd")) through = "at";
     }
     at = facts.parent;
   }
   const bool bare = *through == '\0' && terminal.empty();
   if (bare && of_runner) return origin;
   const char* before = terminal.empty() ? "" : *through == '\0' ? "terminal " : ", terminal ";
-  const char* after = in_container ? (bare ? "container" : " (in a container)")
-                      : bare       ? "unknown"
-                                   : "";
+  const char* after = in_container ? (bare ? "container" : " (in a container)") : bare ? "unknown" : "";
   return joined({through, before, terminal, after});
 }
 

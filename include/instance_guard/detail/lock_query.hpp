@@ -27,8 +27,7 @@ inline std::vector<refusal> read_refusals(int directory, const lock_name& name) 
   namespace sys = platform::sys;
   std::vector<refusal> result;
   const lock_file_name file(name.view(), refused_suffix);
-  const file_descriptor log(
-      sys::openat(directory, file.text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  const file_descriptor log(sys::openat(directory, file.text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   struct stat facts = {};
   if (!log || sys::fstat(log.get(), &facts) != 0 || !S_ISREG(facts.st_mode)) return result;
   record_text text;
@@ -60,14 +59,13 @@ inline std::vector<refusal> read_refusals(int directory, const lock_name& name) 
 inline std::vector<other_holder> other_holders(const lock_name& name, std::error_code& ec) {
   std::vector<other_holder> result;
   const uid_t self = ::geteuid();
-  platform::for_each_abstract_socket(
-      [&](const char* text, std::size_t size, uid_t uid, bool known) noexcept {
-        if (!known || uid == self) return true;
-        const socket_name theirs(lock_scope::user, uid, name.view());
-        if (!same(std::string_view(text, size), theirs.view())) return true;
-        without_throwing(ec, [&] { result.emplace_back().uid = uid; });
-        return !ec && result.size() < 100;
-      });
+  platform::for_each_abstract_socket([&](const char* text, std::size_t size, uid_t uid, bool known) noexcept {
+    if (!known || uid == self) return true;
+    const socket_name theirs(lock_scope::user, uid, name.view());
+    if (!same(std::string_view(text, size), theirs.view())) return true;
+    without_throwing(ec, [&] { result.emplace_back().uid = uid; });
+    return !ec && result.size() < 100;
+  });
   for (std::size_t i = 0; i < result.size(); ++i) {
     other_holder& one = result[i];
     one.user = user_name(one.uid);
@@ -91,15 +89,14 @@ inline int file_is_held(int descriptor, const std::optional<lock_record>& record
   return locked == -EWOULDBLOCK ? 1 : locked < 0 ? locked : 0;
 }
 
-inline void query_file(int directory, const lock_name& name, lock_status& status,
-                       std::error_code& ec) {
+inline void query_file(int directory, const lock_name& name, lock_status& status, std::error_code& ec) {
   namespace sys = platform::sys;
   bool held = false;
   bool empty = true;
   const lock_file_name file(name.view(), lock_suffix);
   if (directory >= 0) {
-    const file_descriptor opened(sys::openat(
-        directory, file.text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
+    const file_descriptor opened(
+        sys::openat(directory, file.text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
     struct stat facts = {};
     if (opened && sys::fstat(opened.get(), &facts) == 0 && S_ISREG(facts.st_mode)) {
       int answer = 0;
@@ -116,12 +113,9 @@ inline void query_file(int directory, const lock_name& name, lock_status& status
       if (answer < 0) ec.assign(-answer, std::system_category());
       held = answer == 1;
     } else if (!opened) {
-      const int again = sys::openat(directory, file.text,
-                                    O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
-      if (again >= 0)
-        sys::close(again);
-      else if (again != -ENOENT)
-        ec.assign(-again, std::system_category());
+      const int again = sys::openat(directory, file.text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+      if (again >= 0) sys::close(again);
+      else if (again != -ENOENT) ec.assign(-again, std::system_category());
     }
     status.refusals = read_refusals(directory, name);
   }
@@ -129,8 +123,7 @@ inline void query_file(int directory, const lock_name& name, lock_status& status
     if (status.holder && !is_alive(status.holder->process)) {
       // Either its children are being ended, or somebody who can't write it has it now.
       std::optional<lock_record> listener;
-      if (judge_holder(status.holder) != holder_state::cleaning)
-        listener = holder_by_socket(status.scope, name);
+      if (judge_holder(status.holder) != holder_state::cleaning) listener = holder_by_socket(status.scope, name);
       status.state = listener ? lock_state::held : lock_state::cleaning_up;
       if (listener) status.holder = std::move(listener);
     } else {
@@ -145,8 +138,7 @@ inline void query_file(int directory, const lock_name& name, lock_status& status
     if (owner == 2 || (owner == 1 && (status.scope == lock_scope::host || uid == ::geteuid()))) {
       socket_listener listener = listener_of(status.scope, name);
       status.holder = std::move(listener.record);
-      status.state =
-          listener.state == listener_state::gone ? lock_state::cleaning_up : lock_state::held;
+      status.state = listener.state == listener_state::gone ? lock_state::cleaning_up : lock_state::held;
       return;
     }
   }
@@ -173,8 +165,7 @@ inline lock_status query(const lock_name& name, const lock_options& options, pro
     for (const process_identity& each : {status.holder->process, status.holder->warden})
       if (each && is_alive(each)) roots[root_count++] = each.pid;
     if (root_count != 0 && seen != nullptr) {
-      std::error_code
-          unseen;  // without a list of processes the children are not known, the rest is
+      std::error_code unseen;  // without a list of processes the children are not known, the rest is
       for (const process_identity& each : descendants_of(roots, root_count, *seen, unseen))
         if (each.pid != status.holder->warden.pid) status.children.push_back(each);
       if (is(unseen, std::errc::not_enough_memory)) ec = unseen;
@@ -203,27 +194,23 @@ inline std::vector<lock_status> list(const lock_options& options, bool with_chil
   };
   if (directory.descriptor) {
     std::error_code walk;
-    for (std::filesystem::directory_iterator at(directory.path, walk), end; !walk && at != end;
-         at.increment(walk)) {
+    for (std::filesystem::directory_iterator at(directory.path, walk), end; !walk && at != end; at.increment(walk)) {
       const std::string file = at->path().filename().string();
       constexpr std::string_view suffix = lock_suffix;
-      if (file.size() > suffix.size() &&
-          file.compare(file.size() - suffix.size(), suffix.size(), suffix) == 0)
+      if (file.size() > suffix.size() && file.compare(file.size() - suffix.size(), suffix.size(), suffix) == 0)
         add(std::string_view(file).substr(0, file.size() - suffix.size()));
     }
     ec = walk;
   }
   // Held elsewhere, or after the file was removed.
   const uid_t self = ::geteuid();
-  platform::for_each_abstract_socket(
-      [&](const char* text, std::size_t size, uid_t uid, bool) noexcept {
-        const socket_name prefix(options.scope, self, "");
-        const std::string_view bound(text, size);
-        if ((options.scope == lock_scope::host || uid == self) &&
-            same(bound.substr(0, prefix.size), prefix.view()))
-          without_throwing(ec, [&] { add(bound.substr(prefix.size)); });
-        return !ec;
-      });
+  platform::for_each_abstract_socket([&](const char* text, std::size_t size, uid_t uid, bool) noexcept {
+    const socket_name prefix(options.scope, self, "");
+    const std::string_view bound(text, size);
+    if ((options.scope == lock_scope::host || uid == self) && same(bound.substr(0, prefix.size), prefix.view()))
+      without_throwing(ec, [&] { add(bound.substr(prefix.size)); });
+    return !ec;
+  });
   process_list seen;
   const std::vector<std::string>& sorted = names;  // one kind of iterator less to instantiate
   for (const std::string& name : sorted) {

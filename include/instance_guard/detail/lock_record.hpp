@@ -46,8 +46,7 @@ inline std::uint64_t record_checksum(std::string_view text) noexcept {  // FNV-1
 class record_writer {
  public:
   /// `reserve` bytes stay free for what must come last.
-  record_writer(record_text& out, std::size_t reserve) noexcept
-      : out_(out), limit_(max_record - reserve) {
+  record_writer(record_text& out, std::size_t reserve) noexcept : out_(out), limit_(max_record - reserve) {
     out_.size = 0;
   }
 
@@ -98,10 +97,8 @@ class record_writer {
 
  private:
   void put(char c) noexcept {
-    if (out_.size < limit_)
-      out_.bytes[out_.size++] = c;
-    else
-      full_ = true;
+    if (out_.size < limit_) out_.bytes[out_.size++] = c;
+    else full_ = true;
   }
 
   record_text& out_;
@@ -128,8 +125,7 @@ inline void format_record(const lock_record& record, record_text& out) noexcept 
   }
   const std::int64_t at = unix_milliseconds(record.acquired_at);
   to.number_field("acquired_at", at > 0 ? static_cast<std::uint64_t>(at) : 0);
-  to.number_field("grace",
-                  record.grace.count() > 0 ? static_cast<std::uint64_t>(record.grace.count()) : 0);
+  to.number_field("grace", record.grace.count() > 0 ? static_cast<std::uint64_t>(record.grace.count()) : 0);
   to.number_field("uid", record.uid);
   to.text("executable_file=");
   to.number(record.executable_device);
@@ -142,8 +138,8 @@ inline void format_record(const lock_record& record, record_text& out) noexcept 
   for (const killed_holder& each : record.unswept) {
     to.text("unswept=");
     for (const std::uint64_t part :
-         {static_cast<std::uint64_t>(each.process.pid), each.process.start_time,
-          static_cast<std::uint64_t>(each.user), static_cast<std::uint64_t>(each.grace.count())}) {
+         {static_cast<std::uint64_t>(each.process.pid), each.process.start_time, static_cast<std::uint64_t>(each.user),
+          static_cast<std::uint64_t>(each.grace.count())}) {
       to.number(part);
       to.text(":");
     }
@@ -170,8 +166,7 @@ inline void format_record(const lock_record& record, record_text& out) noexcept 
 }
 
 /// A whole decimal number, nothing else. False when it is not, or exceeds `most`.
-inline bool parse_number(std::string_view text, std::uint64_t most,
-                         std::uint64_t& number) noexcept {
+inline bool parse_number(std::string_view text, std::uint64_t most, std::uint64_t& number) noexcept {
   if (text.empty() || text.size() > 20) return false;
   std::uint64_t value = 0;
   for (const char c : text) {
@@ -185,8 +180,7 @@ inline bool parse_number(std::string_view text, std::uint64_t most,
 }
 
 /// The same, or `otherwise`.
-inline std::uint64_t number_or(std::string_view text, std::uint64_t most,
-                               std::uint64_t otherwise) noexcept {
+inline std::uint64_t number_or(std::string_view text, std::uint64_t most, std::uint64_t otherwise) noexcept {
   parse_number(text, most, otherwise);
   return otherwise;
 }
@@ -199,8 +193,7 @@ inline std::string unescape(std::string_view text) {
   std::string result;
   result.reserve(text.size());
   for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '%' && i + 2 < text.size() && hex_digit(text[i + 1]) >= 0 &&
-        hex_digit(text[i + 2]) >= 0) {
+    if (text[i] == '%' && i + 2 < text.size() && hex_digit(text[i + 1]) >= 0 && hex_digit(text[i + 2]) >= 0) {
       result += static_cast<char>(hex_digit(text[i + 1]) * 16 + hex_digit(text[i + 2]));
       i += 2;
     } else {
@@ -245,8 +238,7 @@ inline bool parse_unswept(std::string_view value, killed_holder& result) {
   constexpr std::uint64_t most[4] = {2147483647, UINT64_MAX, UINT32_MAX, INT64_MAX};
   for (int i = 0; i < 4; ++i) {
     const std::size_t colon = value.find(':');
-    if (colon == std::string_view::npos || !parse_number(value.substr(0, colon), most[i], part[i]))
-      return false;
+    if (colon == std::string_view::npos || !parse_number(value.substr(0, colon), most[i], part[i])) return false;
     value.remove_prefix(colon + 1);
   }
   if (!is_mark_text(value)) return false;
@@ -263,8 +255,7 @@ inline std::vector<killed_holder> unswept_after(const lock_record& dead, uid_t f
   constexpr std::size_t most = 4;
   std::vector<killed_holder> result;
   const std::size_t count = dead.unswept.size() + (dead.mark.empty() ? 0 : 1);
-  for (std::size_t i = count > most ? count - most : 0; i < dead.unswept.size(); ++i)
-    result.push_back(dead.unswept[i]);
+  for (std::size_t i = count > most ? count - most : 0; i < dead.unswept.size(); ++i) result.push_back(dead.unswept[i]);
   const killed_holder last = {dead.process, file_owner, dead.grace, dead.mark};
   if (!dead.mark.empty()) result.push_back(last);
   return result;
@@ -292,8 +283,7 @@ inline std::optional<lock_record> parse_record(std::string_view text) {
     const auto count = [](std::string_view digits) { return number_or(digits, UINT64_MAX, 0); };
     const std::size_t colon = value.find(':');
     const std::string_view left = value.substr(0, colon);
-    const std::string_view right =
-        colon == std::string_view::npos ? std::string_view{} : value.substr(colon + 1);
+    const std::string_view right = colon == std::string_view::npos ? std::string_view{} : value.substr(colon + 1);
     if (same(key, "boot")) {
       if (value.size() != 32) continue;
       for (std::size_t i = 0; i < 16; ++i) {
@@ -312,12 +302,10 @@ inline std::optional<lock_record> parse_record(std::string_view text) {
     } else if (same(key, "acquired_at")) {
       // Further than the clock can count is nonsense; it only informs.
       const std::uint64_t ms = count(value);
-      if (ms < 253'402'300'800'000)
-        record.acquired_at = from_unix_milliseconds(static_cast<std::int64_t>(ms));
+      if (ms < 253'402'300'800'000) record.acquired_at = from_unix_milliseconds(static_cast<std::int64_t>(ms));
     } else if (same(key, "grace")) {
       const std::uint64_t ms = count(value);
-      record.grace =
-          std::chrono::milliseconds(ms > INT64_MAX ? INT64_MAX : static_cast<std::int64_t>(ms));
+      record.grace = std::chrono::milliseconds(ms > INT64_MAX ? INT64_MAX : static_cast<std::int64_t>(ms));
     } else if (same(key, "uid")) {
       record.uid = static_cast<uid_t>(number_or(value, UINT32_MAX, UINT32_MAX));
     } else if (same(key, "executable_file")) {
@@ -329,8 +317,7 @@ inline std::optional<lock_record> parse_record(std::string_view text) {
       record.control_group = unescape(value);
     } else if (same(key, "unswept")) {
       killed_holder killed;
-      if (parse_unswept(value, killed) && record.unswept.size() < 8)
-        record.unswept.push_back(killed);
+      if (parse_unswept(value, killed) && record.unswept.size() < 8) record.unswept.push_back(killed);
     } else if (same(key, "name")) {
       record.name = unescape(value);
     } else if (same(key, "user")) {

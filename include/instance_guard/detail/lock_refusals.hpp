@@ -30,8 +30,8 @@ inline void note_refusal(int directory, const lock_name& name, const std::string
   lock_change_scope scope;  // no signal, no fork in between; SIGXFSZ consumed
   const file_descriptor log(sys::openat(directory, file.text, flags, 0600));
   struct stat facts = {};
-  if (!log || sys::fstat(log.get(), &facts) != 0 || !S_ISREG(facts.st_mode) ||
-      facts.st_nlink != 1 || facts.st_uid != sys::geteuid())
+  if (!log || sys::fstat(log.get(), &facts) != 0 || !S_ISREG(facts.st_mode) || facts.st_nlink != 1 ||
+      facts.st_uid != sys::geteuid())
     return;
   int locked = platform::flock_now(log.get(), LOCK_EX);
   for (int tries = 0; locked == -EWOULDBLOCK && tries < 20; ++tries) {

@@ -25,8 +25,7 @@ inline char state_of(const process_identity& who) noexcept {
   std::error_code ec;
   if (!who.complete() || process_identity::of(who.pid, ec) != who || ec) return '\0';
   platform::process_stat facts;
-  if (platform::read_process_stat(who.pid, facts) != 0 || facts.start_time != who.start_time)
-    return '\0';
+  if (platform::read_process_stat(who.pid, facts) != 0 || facts.start_time != who.start_time) return '\0';
   return facts.state;
 }
 
@@ -77,8 +76,7 @@ inline bool is_own_ancestor(pid_t pid) noexcept {
 inline std::string manager_stop_command(const std::string& origin) {
   constexpr std::string_view unit = "systemd unit ";
   constexpr std::string_view user_unit = "systemd user unit ";
-  if (origin.compare(0, unit.size(), unit) == 0)
-    return joined({"systemctl stop ", origin.substr(unit.size())});
+  if (origin.compare(0, unit.size(), unit) == 0) return joined({"systemctl stop ", origin.substr(unit.size())});
   if (origin.compare(0, user_unit.size(), user_unit) == 0)
     return joined({"systemctl --user stop ", origin.substr(user_unit.size())});
   if (same(origin.substr(0, 8), "launchd "))
@@ -95,20 +93,16 @@ struct stop_outcome {
 /// Stops the holder: SIGTERM, its grace + 2 s, SIGKILL. Its warden may still be busy afterwards.
 inline stop_outcome end_holder(const lock_record& holder, const std::filesystem::path& path,
                                const stop_options& options, const lock_name& name) {
-  const std::string title =
-      joined({name.view(), ": already running: pid ", std::to_string(holder.process.pid)});
+  const std::string title = joined({name.view(), ": already running: pid ", std::to_string(holder.process.pid)});
   // Both what it says and what the system says now: a manager would start it again at once.
   std::string managed = managing_unit(holder.process.pid);
   for (const char* manager : {"systemd ", "launchd "})
-    if (managed.empty() && same(holder.started_from.substr(0, 8), manager))
-      managed = holder.started_from;
+    if (managed.empty() && same(holder.started_from.substr(0, 8), manager)) managed = holder.started_from;
   if (!managed.empty() && !options.managed)
-    return {make_fault(errc::managed_holder,
-                       joined({title, " is ", managed, ", which would be started again"}),
+    return {make_fault(errc::managed_holder, joined({title, " is ", managed, ", which would be started again"}),
                        manager_stop_command(managed))};
   if (is_own_ancestor(holder.process.pid))
-    return {make_fault(errc::already_running,
-                       joined({title, " is this process or an ancestor of it: not stopped"}))};
+    return {make_fault(errc::already_running, joined({title, " is this process or an ancestor of it: not stopped"}))};
   std::error_code ec;
   process_handle handle = process_handle::open(holder.process, ec);
   if (is(ec, std::errc::no_such_process)) return {};
@@ -120,8 +114,7 @@ inline stop_outcome end_holder(const lock_record& holder, const std::filesystem:
   const auto listener = holder_by_socket(options.scope, name);
   const bool proven = listener ? listener->process == holder.process : same_user;
   if (ec || !proven)
-    return {make_fault(errc::already_running,
-                       joined({title, ", not stopped: that it is the holder can't be proven"}),
+    return {make_fault(errc::already_running, joined({title, ", not stopped: that it is the holder can't be proven"}),
                        "stop it by hand")};
   stop_outcome result;
   handle.signal(SIGTERM, ec);
@@ -135,10 +128,9 @@ inline stop_outcome end_holder(const lock_record& holder, const std::filesystem:
     if (!ec && handle.wait_for(std::chrono::milliseconds(10'000), ec)) return result;
   }
   if (is(ec, std::errc::no_such_process)) return result;
-  result.fault =
-      make_fault(ec ? ec : make_error_code(errc::timed_out),
-                 joined({title, " could not be stopped", ec ? ": " : "", ec ? ec.message() : ""}),
-                 "stop it as its user or root");
+  result.fault = make_fault(ec ? ec : make_error_code(errc::timed_out),
+                            joined({title, " could not be stopped", ec ? ": " : "", ec ? ec.message() : ""}),
+                            "stop it as its user or root");
   return result;
 }
 

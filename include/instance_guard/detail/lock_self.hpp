@@ -35,8 +35,7 @@ inline std::vector<std::string> arguments_of(pid_t pid) {
 inline std::string link_target(pid_t pid, const char* leaf) {
   char path[64];
   char target[4096];
-  const long size = platform::sys::readlinkat(AT_FDCWD, platform::proc_path(path, pid, leaf),
-                                              target, sizeof target);
+  const long size = platform::sys::readlinkat(AT_FDCWD, platform::proc_path(path, pid, leaf), target, sizeof target);
   return size > 0 ? std::string(target, static_cast<std::size_t>(size)) : std::string();
 }
 
@@ -104,8 +103,7 @@ inline lock_record describe_self() {
     cache.record.uid = uid;
     cache.record.user = user_name(uid);
     char host[256] = {};
-    if (::gethostname(host, sizeof host - 1) == 0)
-      cache.record.host.assign(host, std::strlen(host));
+    if (::gethostname(host, sizeof host - 1) == 0) cache.record.host.assign(host, std::strlen(host));
     cache.pid = self;
     cache.uid = uid;
   }

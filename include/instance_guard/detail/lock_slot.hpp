@@ -117,8 +117,7 @@ inline void unlink_held_file(lock_slot& slot) noexcept {
   struct stat facts;
   if (!slot.lock.intact() || !slot.directory.intact()) return;
   const int directory = slot.directory.get();
-  if (platform::sys::fstatat(directory, slot.file_name, &facts, AT_SYMLINK_NOFOLLOW) != 0 ||
-      !slot.lock.is(facts))
+  if (platform::sys::fstatat(directory, slot.file_name, &facts, AT_SYMLINK_NOFOLLOW) != 0 || !slot.lock.is(facts))
     return;
   platform::sys::unlinkat(directory, slot.refused_name);
   platform::sys::unlinkat(directory, slot.file_name);
@@ -136,8 +135,7 @@ inline void close_slot_files(lock_slot& slot) noexcept {
 /// for, one second at most.
 inline void lock_release_all_unkept() noexcept {
   for (lock_slot& slot : lock_slots) {
-    for (int tries = 0;
-         slot.state.load(std::memory_order_acquire) == lock_slot::busy && tries < 1000; ++tries) {
+    for (int tries = 0; slot.state.load(std::memory_order_acquire) == lock_slot::busy && tries < 1000; ++tries) {
       if (slot.owner.load(std::memory_order_relaxed) != platform::sys::getpid()) break;
       platform::sys::sleep_for(1'000'000);
     }
@@ -163,8 +161,7 @@ inline bool lock_has_duty() noexcept {
 inline void lock_close_kept(int group_slot) noexcept {
   for (lock_slot& slot : lock_slots) {
     if (slot.state.load(std::memory_order_acquire) != lock_slot::held ||
-        slot.keeper_group.load(std::memory_order_relaxed) != group_slot || !owned_here(slot) ||
-        !begin_change(slot))
+        slot.keeper_group.load(std::memory_order_relaxed) != group_slot || !owned_here(slot) || !begin_change(slot))
       continue;
     close_slot_files(slot);
     end_change(slot, lock_slot::free);
@@ -188,17 +185,14 @@ inline lock_keeper keeper_of(const lock_slot& slot) noexcept {
   return keeper;
 }
 
-inline int slot_index(const lock_slot& slot) noexcept {
-  return static_cast<int>(&slot - lock_slots);
-}
+inline int slot_index(const lock_slot& slot) noexcept { return static_cast<int>(&slot - lock_slots); }
 
 /// Ends one lock of this process: kept by a group, it goes when the group is empty; else now.
 /// Not for a slot of another generation: see lock_session. Returns false if it was not held.
 inline bool release_slot(lock_slot& slot) noexcept {
   if (!owned_here(slot) || !begin_change(slot)) return false;
   const lock_keeper keeper = keeper_of(slot);
-  if (keeper.group_slot < 0)
-    unlink_held_file(slot);
+  if (keeper.group_slot < 0) unlink_held_file(slot);
   else if (keeper.drop != nullptr)
     keeper.drop(keeper.group_slot,
                 slot_index(slot));  // false: warden gone, the file stays as record

@@ -21,8 +21,7 @@
 namespace instance_guard::detail {
 
 /// Writes the session's record to the lock file again. 0, or a negated errno. Holds the gate.
-inline int rewrite_record(lock_session& session, const lock_slot& slot,
-                          lock_change_scope& scope) noexcept {
+inline int rewrite_record(lock_session& session, const lock_slot& slot, lock_change_scope& scope) noexcept {
   if (!slot.lock.intact()) return -EBADF;
   record_text text;
   record_text old;
@@ -33,16 +32,15 @@ inline int rewrite_record(lock_session& session, const lock_slot& slot,
 
 /// A lock file for a name whose file is gone: made under its second name, or the one that
 /// somebody put in its place. Nothing is known of it yet.
-inline file_descriptor open_in_place(const lock_attempt& of, const char* file, const char* fresh,
-                                     bool make) noexcept {
+inline file_descriptor open_in_place(const lock_attempt& of, const char* file, const char* fresh, bool make) noexcept {
   if (!make) {
     bool writable = true;
     return file_descriptor(open_lock_file(of, file, writable));
   }
   const mode_t mode = of.scope == lock_scope::host ? 0644 : 0600;
   platform::sys::unlinkat(of.directory, fresh);
-  file_descriptor made(platform::sys::openat(
-      of.directory, fresh, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode));
+  file_descriptor made(
+      platform::sys::openat(of.directory, fresh, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode));
   if (made) ::fchmod(made.get(), mode);  // whatever the umask
   if (made && made.get() <= 2) made.reset(platform::sys::fcntl(made.get(), F_DUPFD_CLOEXEC, 3));
   return made;
@@ -50,9 +48,8 @@ inline file_descriptor open_in_place(const lock_attempt& of, const char* file, c
 
 /// Locks the file, writes the record, and gives it its name: 0, -EAGAIN to begin again, or another
 /// negated errno.
-inline int name_new_file(const lock_session& session, const lock_attempt& of, int made,
-                         const char* file, const char* fresh, bool link,
-                         lock_change_scope& scope) noexcept {
+inline int name_new_file(const lock_session& session, const lock_attempt& of, int made, const char* file,
+                         const char* fresh, bool link, lock_change_scope& scope) noexcept {
   namespace sys = platform::sys;
   // A contender has it until it finds the socket taken.
   if (const int locked = platform::flock_now(made, LOCK_EX); locked != 0)
@@ -72,8 +69,7 @@ inline int name_new_file(const lock_session& session, const lock_attempt& of, in
 
 /// The slot's lock file is another one from now on. The old one stays held until the keeper, if
 /// there is one, has the new one; -EPIPE: it has not.
-inline int take_new_file(lock_slot& slot, file_descriptor made, const struct stat& facts,
-                         int directory) noexcept {
+inline int take_new_file(lock_slot& slot, file_descriptor made, const struct stat& facts, int directory) noexcept {
   const int shared = platform::sys::fcntl(directory, F_DUPFD_CLOEXEC, 3);
   if (shared < 0) return shared;
   platform::flock_now(shared, LOCK_SH);
@@ -87,8 +83,8 @@ inline int take_new_file(lock_slot& slot, file_descriptor made, const struct sta
   slot.directory.set(shared, where);
   slot.lock.set(made.release(), facts);
   const lock_keeper keeper = keeper_of(slot);
-  const bool kept = keeper.group_slot < 0 || keeper.replace == nullptr ||
-                    keeper.replace(keeper.group_slot, slot_index(slot));
+  const bool kept =
+      keeper.group_slot < 0 || keeper.replace == nullptr || keeper.replace(keeper.group_slot, slot_index(slot));
   before.close();
   return kept ? 0 : -EPIPE;
 }
@@ -101,8 +97,8 @@ inline int put_back_file(lock_session& session, lock_slot& slot, lock_change_sco
   const lock_directory directory = open_lock_directory(session.options, directory_use::take);
   if (directory.fault) return -EPERM;
   if (directory.path / file.text != session.path) return -EXDEV;  // the default is another by now
-  const lock_attempt of{session.name, session.options.scope, session.path.string(),
-                        directory.descriptor.get(), nullptr};
+  const lock_attempt of{session.name, session.options.scope, session.path.string(), directory.descriptor.get(),
+                        nullptr};
   for (int tries = 0; tries < 50; ++tries) {
     struct stat facts = {};
     struct stat there = {};
@@ -140,8 +136,7 @@ inline void verify_lock(lock_session& session, std::error_code& ec) {
   struct stat facts = {};
   const bool open = is_still_open(*slot, keeper);
   const bool in_place =
-      platform::sys::fstatat(AT_FDCWD, session.path.c_str(), &facts, AT_SYMLINK_NOFOLLOW) == 0 &&
-      slot->lock.is(facts);
+      platform::sys::fstatat(AT_FDCWD, session.path.c_str(), &facts, AT_SYMLINK_NOFOLLOW) == 0 && slot->lock.is(facts);
   if (keeper.group_slot >= 0 && keeper.healthy != nullptr && !keeper.healthy(keeper.group_slot)) {
     ec = errc::warden_lost;
     return;
@@ -158,10 +153,8 @@ inline void verify_lock(lock_session& session, std::error_code& ec) {
     ~change_end() { end_change(slot); }
   } end{*slot};
   const int result = put_back_file(session, *slot, scope);
-  if (result == -EPIPE)
-    ec = errc::warden_lost;
-  else if (result != 0)
-    ec = errc::lock_lost;
+  if (result == -EPIPE) ec = errc::warden_lost;
+  else if (result != 0) ec = errc::lock_lost;
 }
 
 }  // namespace instance_guard::detail

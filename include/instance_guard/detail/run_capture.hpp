@@ -54,8 +54,8 @@ inline ssize_t write_without_sigpipe(int descriptor, const void* data, std::size
 class run_capture {
  public:
   /// Borrows all of them. The ends may be empty where a stream is not piped.
-  run_capture(const run_options& options, run_result& result, file_descriptor& in,
-              file_descriptor& out, file_descriptor& err)
+  run_capture(const run_options& options, run_result& result, file_descriptor& in, file_descriptor& out,
+              file_descriptor& err)
       : options_(options), result_(result), in_(in), out_(out), err_(err), buffer_(65'536, '\0') {
     for (const file_descriptor* end : {&in_, &out_, &err_})
       if (*end) ::fcntl(end->get(), F_SETFL, ::fcntl(end->get(), F_GETFL) | O_NONBLOCK);
@@ -67,10 +67,8 @@ class run_capture {
   bool pump(int exit_fd, const deadline& end, std::error_code& ec) {
     ec.clear();
     for (;;) {
-      pollfd entries[4] = {{exit_fd, POLLIN, 0},
-                           {in_.get(), POLLOUT, 0},
-                           {out_.get(), POLLIN, 0},
-                           {err_.get(), POLLIN, 0}};
+      pollfd entries[4] = {
+          {exit_fd, POLLIN, 0}, {in_.get(), POLLOUT, 0}, {out_.get(), POLLIN, 0}, {err_.get(), POLLIN, 0}};
       const int ready = platform::sys::ppoll(entries, 4, end.left(), nullptr);
       if (ready < 0 && ready != -EINTR) {
         ec.assign(-ready, std::system_category());
@@ -120,8 +118,7 @@ class run_capture {
     if (is_out && options_.on_output) {
       options_.on_output(piece);
     } else {
-      const std::size_t room =
-          options_.max_output > kept.size() ? options_.max_output - kept.size() : 0;
+      const std::size_t room = options_.max_output > kept.size() ? options_.max_output - kept.size() : 0;
       kept.append(piece.data(), piece.size() < room ? piece.size() : room);
       if (piece.size() > room) result_.truncated = true;
     }

@@ -131,7 +131,8 @@ inline void single_instance::daemonize(std::error_code& ec) noexcept {
   if (between > 0) {
     successor = detail::hear_word(word.up[0].get());
     int status = 0;
-    while (::waitpid(between, &status, 0) < 0 && errno == EINTR) {}
+    while (::waitpid(between, &status, 0) < 0 && errno == EINTR) {
+    }
   }
   const int result = detail::group_hand_over_to(successor > 0 ? successor : 0);
   if (successor > 0 && result == 0 && detail::tell_word(word.down[1].get(), 0)) {

@@ -1,6 +1,7 @@
 // layer 5: how single_instance takes its names and starts its warden; part of single_instance.hpp.
 //
-//   (reach::everything: the warden) -> handlers (unarmed) -> locks, sorted -> mark -> warden -> warden keeps the locks -> record
+//   (reach::everything: the warden) -> handlers (unarmed) -> locks, sorted -> mark -> warden -> warden keeps the locks
+//   -> record
 //   -> strays of a dead predecessor -> armed
 //
 // Whatever fails undoes what was done before it, in the opposite order.
@@ -14,8 +15,9 @@ namespace instance_guard::detail {
 inline std::string warden_fault(std::string_view part, std::error_code ec) {
   std::string text = joined({part, ": ", ec.message()});
   if (is(ec, std::errc::function_not_supported))
-    text += ": the system refuses what keeps children together, such as PR_SET_CHILD_SUBREAPER"
-            "\n  cure     allow it in the sandbox's filter (instance-guard doctor tries it)";
+    text +=
+        ": the system refuses what keeps children together, such as PR_SET_CHILD_SUBREAPER"
+        "\n  cure     allow it in the sandbox's filter (instance-guard doctor tries it)";
   return text;
 }
 
@@ -82,8 +84,7 @@ inline void single_instance::sweep(pid_lockfile& lock, std::error_code& ec) {
   detail::slot_of(lock).has_duty.store(false, std::memory_order_relaxed);
 }
 
-inline void single_instance::start(std::string_view name, const single_instance_options& options,
-                                   std::error_code& ec) {
+inline void single_instance::start(std::string_view name, const single_instance_options& options, std::error_code& ec) {
   std::vector<std::string> names;
   names.push_back(std::string(name));
   for (const std::string& each : options.also_hold) names.push_back(std::string(each));
@@ -129,8 +130,7 @@ inline void single_instance::start(std::string_view name, const single_instance_
   signals_.arm();
 }
 
-inline single_instance single_instance::acquire(std::string_view name,
-                                                const single_instance_options& options,
+inline single_instance single_instance::acquire(std::string_view name, const single_instance_options& options,
                                                 std::error_code& ec) noexcept {
   ec.clear();
   single_instance result;
@@ -155,8 +155,8 @@ inline single_instance single_instance::acquire(std::string_view name, const sin
   return result;
 }
 
-inline void single_instance::raise(std::string_view name, std::error_code ec,
-                                   const std::optional<lock_record>& holder, const std::string& explanation) {
+inline void single_instance::raise(std::string_view name, std::error_code ec, const std::optional<lock_record>& holder,
+                                   const std::string& explanation) {
   const std::string what = explanation.empty() ? std::string(name) : explanation;
   if (detail::is(ec, errc::already_running) || detail::is(ec, errc::still_cleaning_up))
     throw already_running(ec, what, holder);

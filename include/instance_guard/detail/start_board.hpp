@@ -18,11 +18,11 @@ namespace instance_guard::detail {
 
 /// What is told of one child.
 struct start_word {
-  int state = 0;            ///< futex: not 0 while it is on its way
-  int processor = -1;       ///< where it runs; -1 as long as it has not begun to
+  int state = 0;       ///< futex: not 0 while it is on its way
+  int processor = -1;  ///< where it runs; -1 as long as it has not begun to
 };
 
-inline constexpr unsigned board_words = 512;  // more than children can be starting
+inline constexpr unsigned board_words = 512;                            // more than children can be starting
 inline constexpr size_t board_size = board_words * sizeof(start_word);  // a page
 
 /// Makes an empty board for the caller. `reader` becomes a descriptor with which others can see it.

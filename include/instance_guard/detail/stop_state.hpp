@@ -79,7 +79,8 @@ struct stop_state {
     const int end = read_end.load(std::memory_order_acquire);
     char bytes[64];
     if (end >= 0 && opened_by.load() == platform::sys::getpid())
-      while (platform::sys::read(end, bytes, sizeof bytes) > 0) {}
+      while (platform::sys::read(end, bytes, sizeof bytes) > 0) {
+      }
   }
 };
 

@@ -64,8 +64,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void look_at_environment_entry(const char* ent
 
 /// One mapped file.
 INSTANCE_GUARD_NO_SANITIZE inline void look_at_mapped_file(const platform::mapped_file& file,
-                                                           const stray_target& target,
-                                                           stray_evidence& out) noexcept {
+                                                           const stray_target& target, stray_evidence& out) noexcept {
   constexpr char kernel_prefix[] = "/memfd:";
   const char* text = file.path;
   std::size_t size = file.path_size;
@@ -80,8 +79,8 @@ INSTANCE_GUARD_NO_SANITIZE inline void look_at_mapped_file(const platform::mappe
   std::size_t length = 0;
   while (length < size && text[length] != ' ') ++length;
   const mark_kind kind = whose_mark(text, length, target);
-  const bool same_page = target.page_inode == 0 || (file.inode == target.page_inode &&
-                                                    file.device == target.page_device);
+  const bool same_page =
+      target.page_inode == 0 || (file.inode == target.page_inode && file.device == target.page_device);
   if (kind == mark_kind::ours && same_page) out.ours = true;
   if (kind == mark_kind::other) out.other = true;
 }
@@ -91,23 +90,20 @@ INSTANCE_GUARD_NO_SANITIZE inline void look_at_mapped_file(const platform::mappe
 /// Mappings are read only where they can tell something: of a process that runs the owner's
 /// program (a copy by fork does), and of one whose environment has the mark, in which another
 /// guard may have been acquired since.
-INSTANCE_GUARD_NO_SANITIZE inline int look_for_marks(const platform::process_view& view,
-                                                     const stray_target& target, char* buffer,
-                                                     std::size_t size, stray_evidence& out) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline int look_for_marks(const platform::process_view& view, const stray_target& target,
+                                                     char* buffer, std::size_t size, stray_evidence& out) noexcept {
   struct context {
     const stray_target& target;
     stray_evidence& out;
     std::size_t environment = 0;
     bool mapped = false;
-    INSTANCE_GUARD_NO_SANITIZE static bool entry(const char* text, std::size_t length,
-                                                 void* self) noexcept {
+    INSTANCE_GUARD_NO_SANITIZE static bool entry(const char* text, std::size_t length, void* self) noexcept {
       auto* here = static_cast<context*>(self);
       here->environment += length + 1;
       look_at_environment_entry(text, length, here->target, here->out);
       return true;
     }
-    INSTANCE_GUARD_NO_SANITIZE static bool mapping(const platform::mapped_file& file,
-                                                   void* self) noexcept {
+    INSTANCE_GUARD_NO_SANITIZE static bool mapping(const platform::mapped_file& file, void* self) noexcept {
       auto* here = static_cast<context*>(self);
       here->mapped = true;
       look_at_mapped_file(file, here->target, here->out);

@@ -44,11 +44,11 @@ struct stray_mark {
 struct mark_slot {
   bool used = false;
   pid_t owner = 0;
-  std::uint64_t order = 0;    ///< grows with each mark of this process
+  std::uint64_t order = 0;  ///< grows with each mark of this process
   nonce_text nonce = {};
   platform::mark_page page = {};
-  bool replaced = false;      ///< the variable had a value before
-  char previous[128] = {};    ///< that value
+  bool replaced = false;    ///< the variable had a value before
+  char previous[128] = {};  ///< that value
 };
 
 struct mark_table {
@@ -95,15 +95,12 @@ inline void make_nonce(nonce_text& out) noexcept {
     half[1] = (platform::process_clock_now() << 32 | static_cast<std::uint64_t>(platform::sys::getpid())) *
               0xc2b2ae3d27d4eb4fU;
   }
-  for (std::size_t i = 0; i < nonce_digits; ++i)
-    out[i] = "0123456789abcdef"[half[i / 16] >> (i % 16 * 4) & 0xfU];
+  for (std::size_t i = 0; i < nonce_digits; ++i) out[i] = "0123456789abcdef"[half[i / 16] >> (i % 16 * 4) & 0xfU];
   out[nonce_digits] = '\0';
 }
 
 /// "INSTANCE_GUARD_MARK=<nonce>", for the environment of a child that gets its own.
-inline std::string mark_entry(const stray_mark& mark) {
-  return joined({mark_variable, "=", mark.nonce});
-}
+inline std::string mark_entry(const stray_mark& mark) { return joined({mark_variable, "=", mark.nonce}); }
 
 namespace mark_environment {
 
@@ -122,8 +119,7 @@ inline bool set(mark_slot& slot) noexcept {
 /// one's nonce, that one's memory of "before" is mended instead.
 inline void restore(const mark_slot& slot) noexcept {
   for (mark_slot& later : marks_here.slots)
-    if (&later != &slot && later.used && later.owner == slot.owner &&
-        std::strcmp(later.previous, slot.nonce) == 0) {
+    if (&later != &slot && later.used && later.owner == slot.owner && std::strcmp(later.previous, slot.nonce) == 0) {
       later.replaced = slot.replaced;
       copy_text(later.previous, sizeof later.previous, slot.previous);
     }
@@ -155,8 +151,7 @@ inline stray_mark make_stray_mark(std::error_code& ec, bool only_given = false) 
     slot.order = ++marks_here.made;
     if (marks_here.left_behind[0] != '\0' && !platform::has_one_thread())
       copy_text(slot.nonce, sizeof slot.nonce, marks_here.left_behind);
-    else
-      make_nonce(slot.nonce);
+    else make_nonce(slot.nonce);
     stray_mark mark;
     mark.acquired = platform::process_clock_now();
     mark.owner = slot.owner;

@@ -56,8 +56,7 @@ class stray_look {
     report_.unreadable = 0;
     note_kin();
     pid_t newest = platform::last_process_id();
-    const int result = platform::for_each_process(memory_.directory, sizeof memory_.directory,
-                                                  remember_pid, this);
+    const int result = platform::for_each_process(memory_.directory, sizeof memory_.directory, remember_pid, this);
     look_at_remembered();
     if (result != 0) return result;
     end_found();
@@ -211,8 +210,7 @@ class stray_look {
     return result != 0 ? result : in_transition ? -EAGAIN : 0;
   }
 
-  INSTANCE_GUARD_NO_SANITIZE static stray_entry entry_of(pid_t pid,
-                                                         const platform::process_stat& facts) noexcept {
+  INSTANCE_GUARD_NO_SANITIZE static stray_entry entry_of(pid_t pid, const platform::process_stat& facts) noexcept {
     stray_entry entry;
     entry.pid = pid;
     entry.parent = facts.parent;
@@ -297,13 +295,11 @@ class stray_look {
     return report_.adopter == 0 && is_kin(entry.parent);
   }
 
-  INSTANCE_GUARD_NO_SANITIZE void send(const platform::process_view& view,
-                                       const stray_entry& entry) noexcept {
+  INSTANCE_GUARD_NO_SANITIZE void send(const platform::process_view& view, const stray_entry& entry) noexcept {
     if (signal_ == 0 || (signal_ != SIGKILL && is_noted(entry))) return;
     const int result = platform::view_signal(view, signal_);
     if (result == 0 && signal_ != SIGKILL) platform::view_signal(view, SIGCONT);
-    if (result != -ESRCH)
-      note(entry, result == 0 ? stray_fate::signalled : stray_fate::refused, signal_);
+    if (result != -ESRCH) note(entry, result == 0 ? stray_fate::signalled : stray_fate::refused, signal_);
   }
 
   /// Reads again who it is before the signal, through the descriptor that the signal goes through.
@@ -313,8 +309,8 @@ class stray_look {
     if (platform::open_process(entry.pid, view) != 0) return;
     platform::process_stat facts;
     stray_evidence evidence;
-    if (read_marks(view, facts, evidence) == 1 && facts.start_time == entry.start_time &&
-        !evidence.other && !evidence.keep)
+    if (read_marks(view, facts, evidence) == 1 && facts.start_time == entry.start_time && !evidence.other &&
+        !evidence.keep)
       send(view, entry);
     platform::close_process(view);
   }
@@ -322,9 +318,7 @@ class stray_look {
   INSTANCE_GUARD_NO_SANITIZE bool is_noted(const stray_entry& entry) const noexcept {
     for (int i = 0; i < report_.count; ++i) {
       const stray_event& each = report_.events[i];
-      if (each.pid == entry.pid && each.start_time == entry.start_time &&
-          each.signal == signal_)
-        return true;
+      if (each.pid == entry.pid && each.start_time == entry.start_time && each.signal == signal_) return true;
     }
     return false;
   }
@@ -333,8 +327,7 @@ class stray_look {
   INSTANCE_GUARD_NO_SANITIZE void note(const stray_entry& entry, stray_fate fate, int number) noexcept {
     for (int i = 0; i < report_.count; ++i) {
       const stray_event& each = report_.events[i];
-      if (each.pid == entry.pid && each.start_time == entry.start_time && each.signal == number &&
-          each.fate == fate)
+      if (each.pid == entry.pid && each.start_time == entry.start_time && each.signal == number && each.fate == fate)
         return;
     }
     stray_event event;
@@ -372,8 +365,7 @@ class stray_look {
 /// Call it with the stop signal until the grace is over, then with SIGKILL until it returns 0 with
 /// report.conclusive: strays fork, and those that are signalled take a moment to end. What it
 /// returns does not shrink below those that can't be killed; report names them.
-INSTANCE_GUARD_NO_SANITIZE inline int strays_signal(const stray_target& target, int signal,
-                                                    stray_buffers& memory,
+INSTANCE_GUARD_NO_SANITIZE inline int strays_signal(const stray_target& target, int signal, stray_buffers& memory,
                                                     stray_report& report) noexcept {
   report.conclusive = false;
   if (target.nonce[0] == '\0') {
@@ -403,10 +395,8 @@ INSTANCE_GUARD_NO_SANITIZE inline int describe_owner(stray_target& target, pid_t
   if (result == 0) {
     target.owner = owner;
     target.owner_start = facts.start_time;
-    target.control_group_known =
-        platform::view_control_group(view, text, size, target.control_group) == 0;
-    if (platform::view_program(view, target.program_device, target.program_inode) != 0)
-      target.program_inode = 0;
+    target.control_group_known = platform::view_control_group(view, text, size, target.control_group) == 0;
+    if (platform::view_program(view, target.program_device, target.program_inode) != 0) target.program_inode = 0;
   }
   platform::close_process(view);
   if (result != 0) target.nonce[0] = '\0';

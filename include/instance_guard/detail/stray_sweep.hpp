@@ -33,15 +33,13 @@ namespace instance_guard::detail {
 /// What the record keeps of a mark, parts joined by '-': the nonce; in 16 hexadecimal digits the
 /// owner's cgroup, all 0 for none (the nonce ends the text where it could not be read); the nonces
 /// of the marks around it. At most mark_text_size characters.
-inline constexpr std::size_t mark_text_size =
-    nonce_digits + 17 + stray_target::max_enclosing * (nonce_digits + 1);
+inline constexpr std::size_t mark_text_size = nonce_digits + 17 + stray_target::max_enclosing * (nonce_digits + 1);
 
 inline std::string mark_text(const stray_target& target) {
   std::string text = target.nonce;
   if (text.empty() || !target.control_group_known) return text;
   text += '-';
-  for (int shift = 60; shift >= 0; shift -= 4)
-    text += "0123456789abcdef"[target.control_group >> shift & 0xfU];
+  for (int shift = 60; shift >= 0; shift -= 4) text += "0123456789abcdef"[target.control_group >> shift & 0xfU];
   for (const nonce_text& each : target.enclosing)
     if (each[0] != '\0') text = joined({text, "-", each});
   return text;
@@ -90,10 +88,10 @@ struct dead_owner {
 
 /// What a sweep has done.
 struct sweep_result {
-  int left = 0;             ///< strays that are still alive: they could not be ended, or not in time
-  int signalled = 0;        ///< processes that were sent a signal
-  int spared = 0;           ///< that carry the mark and were left alone
-  bool conclusive = true;   ///< false: /proc can't be read, or processes came and went too fast
+  int left = 0;                     ///< strays that are still alive: they could not be ended, or not in time
+  int signalled = 0;                ///< processes that were sent a signal
+  int spared = 0;                   ///< that carry the mark and were left alone
+  bool conclusive = true;           ///< false: /proc can't be read, or processes came and went too fast
   owned<stray_report> report = {};  ///< each of them; empty if nothing was looked for
 };
 
@@ -104,8 +102,7 @@ inline sweep_result sweep_dead_owner(const dead_owner& owner, std::error_code& e
   sweep_result result;
   if (!platform::can_inspect_processes || !owner.process.complete()) return result;
   const process_identity here = process_identity::self();
-  if (owner.process.boot != here.boot || owner.process.pid_namespace != here.pid_namespace ||
-      is_alive(owner.process))
+  if (owner.process.boot != here.boot || owner.process.pid_namespace != here.pid_namespace || is_alive(owner.process))
     return result;
   stray_target target;
   if (!parse_mark_text(owner.mark, target)) return result;

@@ -39,14 +39,14 @@ struct stray_target {
   nonce_text enclosing[max_enclosing] = {};
 
   pid_t owner = 0;
-  std::uint64_t owner_start = 0;      ///< process_stat::start_time
-  std::uint64_t acquired = 0;         ///< the same clock: nothing older is a stray
+  std::uint64_t owner_start = 0;  ///< process_stat::start_time
+  std::uint64_t acquired = 0;     ///< the same clock: nothing older is a stray
   uid_t user = static_cast<uid_t>(-1);
   std::uint64_t pid_namespace = 0;
-  std::uint64_t control_group = 0;    ///< platform::view_control_group; 0: none on this host
-  bool control_group_known = false;   ///< false: nobody can be proven to share it
-  std::uint64_t program_device = 0;   ///< of the owner's executable
-  std::uint64_t program_inode = 0;    ///< 0: unknown
+  std::uint64_t control_group = 0;   ///< platform::view_control_group; 0: none on this host
+  bool control_group_known = false;  ///< false: nobody can be proven to share it
+  std::uint64_t program_device = 0;  ///< of the owner's executable
+  std::uint64_t program_inode = 0;   ///< 0: unknown
 
   /// The owner's pid if whoever looks for the strays is its child (the warden): when its own parent
   /// is another one, that has adopted it, and adopts all orphans of the owner. 0: it is not, or it
@@ -94,9 +94,9 @@ struct stray_event {
   pid_t pid = 0;
   pid_t parent = 0;
   std::uint64_t start_time = 0;
-  int signal = 0;                 ///< only with signalled and refused
+  int signal = 0;  ///< only with signalled and refused
   stray_fate fate = stray_fate::signalled;
-  char state = '?';               ///< process_stat::state, when noted
+  char state = '?';  ///< process_stat::state, when noted
   char name[16] = {};
 };
 
@@ -106,10 +106,10 @@ struct stray_report {
   static constexpr int capacity = 512;
   stray_event events[capacity] = {};
   int count = 0;
-  int dropped = 0;         ///< events that did not fit
-  int unreadable = 0;      ///< in the last scan: same user and young enough, but can't be read
-  pid_t adopter = 0;       ///< who adopts the owner's orphans; 0: it was not needed, or not found
-  bool conclusive = false; ///< the last scan has seen every process there was
+  int dropped = 0;          ///< events that did not fit
+  int unreadable = 0;       ///< in the last scan: same user and young enough, but can't be read
+  pid_t adopter = 0;        ///< who adopts the owner's orphans; 0: it was not needed, or not found
+  bool conclusive = false;  ///< the last scan has seen every process there was
   /// For tests and tools: called for each event, also one that does not fit. Async-signal-safe.
   void (*observe)(const stray_event&, void*) = nullptr;
   void* observer = nullptr;

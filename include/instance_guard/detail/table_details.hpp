@@ -37,8 +37,7 @@ inline std::error_code details_fault(long negated_errno) noexcept {
   if (negated_errno >= 0) return {};
   const int number = static_cast<int>(-negated_errno);
   // What has been denied to us is told in one way.
-  if (number == EPERM || number == EACCES)
-    return std::make_error_code(std::errc::permission_denied);
+  if (number == EPERM || number == EACCES) return std::make_error_code(std::errc::permission_denied);
   return {number == ENOENT ? ESRCH : number, std::system_category()};
 }
 
@@ -49,8 +48,8 @@ inline bool is_fault_of_call(long negated_errno) noexcept {
 
 /// Appends a file, at most `limit` bytes of it; `one_read`: less than was asked for is its end. 1:
 /// there was more; 0; or a negated errno.
-inline int append_view_file(const platform::process_view& view, const char* leaf, std::size_t limit,
-                            std::string& out, bool one_read = false) {
+inline int append_view_file(const platform::process_view& view, const char* leaf, std::size_t limit, std::string& out,
+                            bool one_read = false) {
   const int opened = platform::open_view_file(view, leaf);
   if (opened < 0) return opened;
   const file_descriptor file(opened);
@@ -90,9 +89,7 @@ struct found_process {
   bool in_transition = false;  ///< it executes another program and has no memory just now
   uid_t user = 0;
 
-  bool ended() const noexcept {
-    return facts.state == 'X' || (facts.state == 'Z' && facts.threads <= 1);
-  }
+  bool ended() const noexcept { return facts.state == 'X' || (facts.state == 'Z' && facts.threads <= 1); }
 };
 
 /// 0, or a negated errno; `view` is open.
@@ -117,25 +114,21 @@ inline std::error_code memory_may_hang(found_process& process, table_patience& p
 /// it has nothing.
 inline std::error_code why_without_memory(found_process& process) noexcept {
   process.view.thread = 0;
-  if (platform::view_stat(process.view, process.facts, &process.in_transition) != 0 ||
-      process.ended())
+  if (platform::view_stat(process.view, process.facts, &process.in_transition) != 0 || process.ended())
     return std::make_error_code(std::errc::no_such_process);
   if (process.in_transition) return std::make_error_code(std::errc::resource_unavailable_try_again);
   return {};
 }
 
-inline int read_file_link(const platform::process_view& view, const char* leaf, bool with_id,
-                          process_file& out) {
+inline int read_file_link(const platform::process_view& view, const char* leaf, bool with_id, process_file& out) {
   char path[4096];
   const long size = platform::read_view_link(view, leaf, path, sizeof path);
   if (size < 0) return static_cast<int>(size);
   std::string_view text(path, static_cast<std::size_t>(size));
   constexpr std::string_view suffix = " (deleted)";
-  const bool may_be_deleted =
-      text.size() > suffix.size() && text.substr(text.size() - suffix.size()) == suffix;
+  const bool may_be_deleted = text.size() > suffix.size() && text.substr(text.size() - suffix.size()) == suffix;
   struct stat facts = {};
-  const int result =
-      with_id || may_be_deleted ? platform::stat_view_link(view, leaf, facts) : -ENOENT;
+  const int result = with_id || may_be_deleted ? platform::stat_view_link(view, leaf, facts) : -ENOENT;
   if (with_id && result == 0) {
     out.device = static_cast<std::uint64_t>(facts.st_dev);
     out.inode = static_cast<std::uint64_t>(facts.st_ino);
@@ -144,8 +137,7 @@ inline int read_file_link(const platform::process_view& view, const char* leaf, 
     // Or it is called so.
     struct stat there = {};
     const std::string whole(text);
-    const bool is_its_name = result == 0 &&
-                             platform::sys::fstatat(AT_FDCWD, whole.c_str(), &there, 0) == 0 &&
+    const bool is_its_name = result == 0 && platform::sys::fstatat(AT_FDCWD, whole.c_str(), &there, 0) == 0 &&
                              there.st_dev == facts.st_dev && there.st_ino == facts.st_ino;
     if (!is_its_name) {
       out.deleted = true;
@@ -158,8 +150,7 @@ inline int read_file_link(const platform::process_view& view, const char* leaf, 
 
 inline bool is_wanted_variable(std::string_view name, const read_options& what) noexcept {
   for (const std::string_view each : session_markers)
-    if (name.substr(0, each.size()) == each && (name.size() == each.size() || each.back() == '_'))
-      return true;
+    if (name.substr(0, each.size()) == each && (name.size() == each.size() || each.back() == '_')) return true;
   for (const std::string& each : what.variables)
     if (name == each) return true;
   return false;
@@ -178,13 +169,11 @@ struct found_variables {
     constexpr std::string_view begins = "BCGIJRST";
     const std::size_t sign = entry.find('=');
     if (sign == std::string_view::npos || sign == 0) return true;
-    if (begins.find(entry.front()) == std::string_view::npos && !begins_as_wanted(entry.front()))
-      return true;
+    if (begins.find(entry.front()) == std::string_view::npos && !begins_as_wanted(entry.front())) return true;
     if (!is_wanted_variable(entry.substr(0, sign), what)) return true;
     without_throwing(fault, [&] {
       constexpr std::size_t most = 300;
-      out.push_back(
-          {std::string(entry.substr(0, sign)), std::string(entry.substr(sign + 1, most))});
+      out.push_back({std::string(entry.substr(0, sign)), std::string(entry.substr(sign + 1, most))});
     });
     return !fault;
   }
@@ -218,14 +207,13 @@ inline int read_markers(const platform::process_view& view, const read_options& 
     return found.empty ? 1 : 0;
   }
   // A large one, from its beginning, in pieces.
-  const int result =
-      platform::view_environment(view, buffer, sizeof buffer, &found_variables::visit, &found);
+  const int result = platform::view_environment(view, buffer, sizeof buffer, &found_variables::visit, &found);
   return found.fault ? -ENOMEM : result < 0 ? result : found.empty ? 1 : 0;
 }
 
 /// The parts that are in its memory. A negated errno if the call failed.
-inline int fill_from_memory(found_process& process, const read_options& what,
-                            table_patience& patience, process_details& out) {
+inline int fill_from_memory(found_process& process, const read_options& what, table_patience& patience,
+                            process_details& out) {
   constexpr int most_tries = 5;
   for (int tries = 1;; ++tries) {
     std::error_code fault = memory_may_hang(process, patience);
@@ -233,8 +221,7 @@ inline int fill_from_memory(found_process& process, const read_options& what,
     int arguments = 0;
     int markers = 0;
     out.markers.clear();
-    if (!fault && what.arguments)
-      arguments = append_view_file(process.view, "cmdline", what.max_arguments, text, true);
+    if (!fault && what.arguments) arguments = append_view_file(process.view, "cmdline", what.max_arguments, text, true);
     if (!fault && what.markers) markers = read_markers(process.view, what, out.markers);
     if (is_fault_of_call(arguments)) return arguments;
     if (is_fault_of_call(markers)) return markers;
@@ -261,21 +248,18 @@ inline int fill_details(found_process process, const read_options& what, table_p
   // A leader that has ended shows nothing of its own while its other threads live.
   char buffer[1024];
   std::uint64_t met = 0;
-  const bool led_by_another =
-      process.facts.state == 'Z' && process.facts.threads > 1 &&
-      platform::view_living_thread(process.view, buffer, sizeof buffer, met) == 0;
+  const bool led_by_another = process.facts.state == 'Z' && process.facts.threads > 1 &&
+                              platform::view_living_thread(process.view, buffer, sizeof buffer, met) == 0;
   // A thread of the kernel, and what has ended, execute nothing and carry nothing.
-  const bool runs_a_program = !process.facts.kernel_thread &&
-                              (led_by_another || process.facts.state != 'Z') && !process.ended();
+  const bool runs_a_program =
+      !process.facts.kernel_thread && (led_by_another || process.facts.state != 'Z') && !process.ended();
   if (runs_a_program) {
     if (what.executable)
       out.executable_fault = fault_of(read_file_link(process.view, "exe", what.file_ids, out.executable));
     if (what.working_directory)
-      out.working_directory_fault =
-          fault_of(read_file_link(process.view, "cwd", what.file_ids, out.working_directory));
+      out.working_directory_fault = fault_of(read_file_link(process.view, "cwd", what.file_ids, out.working_directory));
     if (what.arguments || what.markers)
-      if (const int result = fill_from_memory(process, what, patience, out); result < 0)
-        return result;
+      if (const int result = fill_from_memory(process, what, patience, out); result < 0) return result;
   }
   if (what.cgroup) {
     out.cgroup_fault = fault_of(append_view_file(process.view, "cgroup", 16'384, out.cgroup, true));

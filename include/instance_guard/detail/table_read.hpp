@@ -50,9 +50,8 @@ inline open_table open_process_table(const std::string& proc, std::error_code& e
   return result;
 }
 
-inline process_info row_of(const platform::process_stat& facts, uid_t user,
-                           const process_identity& here, std::int64_t clock_zero,
-                           std::uint64_t page) noexcept {
+inline process_info row_of(const platform::process_stat& facts, uid_t user, const process_identity& here,
+                           std::int64_t clock_zero, std::uint64_t page) noexcept {
   using namespace std::chrono;
   process_info row;
   row.id = here;
@@ -69,8 +68,8 @@ inline process_info row_of(const platform::process_stat& facts, uid_t user,
   row.resident_bytes = facts.resident_pages * page;
   row.cpu_time = duration_cast<milliseconds>(
       nanoseconds(static_cast<std::int64_t>(facts.cpu_time) * platform::process_clock_tick));
-  row.started_at = system_clock::time_point(duration_cast<system_clock::duration>(nanoseconds(
-      clock_zero + static_cast<std::int64_t>(facts.start_time) * platform::process_clock_tick)));
+  row.started_at = system_clock::time_point(duration_cast<system_clock::duration>(
+      nanoseconds(clock_zero + static_cast<std::int64_t>(facts.start_time) * platform::process_clock_tick)));
   for (std::size_t i = 0; i + 1 < sizeof row.name_bytes && facts.name[i] != '\0'; ++i)
     row.name_bytes[i] = facts.name[i];
   return row;
@@ -87,12 +86,9 @@ inline std::vector<pid_t> listed_processes(int list, std::error_code& ec) {
     }
   } here;
   char buffer[32'768];
-  const int result =
-      platform::for_each_process_in(list, buffer, sizeof buffer, &context::add, &here);
-  if (here.fault)
-    ec = here.fault;
-  else if (result < 0)
-    ec = std::error_code(-result, std::system_category());
+  const int result = platform::for_each_process_in(list, buffer, sizeof buffer, &context::add, &here);
+  if (here.fault) ec = here.fault;
+  else if (result < 0) ec = std::error_code(-result, std::system_category());
   return std::move(here.pids);
 }
 
@@ -101,8 +97,8 @@ inline bool asks_for_details(const read_options& what) noexcept {
 }
 
 /// One process with its details, all through one descriptor. 0, or a negated errno.
-inline int read_with_details(int list, pid_t pid, const read_options& what,
-                             table_patience& patience, found_process& found, process_details& out) {
+inline int read_with_details(int list, pid_t pid, const read_options& what, table_patience& patience,
+                             found_process& found, process_details& out) {
   const int opened = platform::open_listed_process(list, pid, found.view);
   if (opened < 0) return opened;
   const file_descriptor held(found.view.directory);
@@ -131,9 +127,8 @@ inline table_content read_table(const read_options& what, std::error_code& ec) {
   for (const pid_t pid : pids) {
     found_process found;
     process_details details;
-    const int result = with_details
-                           ? read_with_details(list, pid, what, patience, found, details)
-                           : platform::read_listed_process(list, pid, found.facts, found.user);
+    const int result = with_details ? read_with_details(list, pid, what, patience, found, details)
+                                    : platform::read_listed_process(list, pid, found.facts, found.user);
     if (is_fault_of_call(result)) {
       ec = std::error_code(-result, std::system_category());
       return content;
@@ -147,8 +142,8 @@ inline table_content read_table(const read_options& what, std::error_code& ec) {
 }
 
 /// `who` is of a table that was read from the same /proc: there its start time tells it apart.
-inline process_details read_details(const process_identity& who, const read_options& what,
-                                    const std::string& proc, std::error_code& ec) {
+inline process_details read_details(const process_identity& who, const read_options& what, const std::string& proc,
+                                    std::error_code& ec) {
   process_details result;
   const int opened = platform::open_process_list(proc.empty() ? "/proc" : proc.c_str());
   if (opened < 0) {

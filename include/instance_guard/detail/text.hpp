@@ -21,8 +21,6 @@ inline std::string joined(std::initializer_list<std::string_view> parts) {
   return whole;
 }
 
-inline bool same(std::string_view one, std::string_view other) noexcept {
-  return one.compare(other) == 0;
-}
+inline bool same(std::string_view one, std::string_view other) noexcept { return one.compare(other) == 0; }
 
 }  // namespace instance_guard::detail

@@ -30,8 +30,7 @@ INSTANCE_GUARD_NO_SANITIZE inline bool is_final(const warden_state& warden) noex
 
 /// True if somebody must be told when nothing is left.
 INSTANCE_GUARD_NO_SANITIZE inline bool is_watched(warden_state& warden) noexcept {
-  if (is_final(warden) || warden.phase != ending::none || !warden.waiters.empty() || warden.lifeline >= 0)
-    return true;
+  if (is_final(warden) || warden.phase != ending::none || !warden.waiters.empty() || warden.lifeline >= 0) return true;
   for (const warden_lock& each : warden.locks)
     if (each.dropped) return true;
   return false;
@@ -239,8 +238,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void answer_waiters(warden_state& warden, wire
   report.error = error;
   report.mechanism = warden.mechanism;
   // Who left its process group may have been missed.
-  report.proven_empty =
-      warden.empty && warden.mechanism != static_cast<uint32_t>(containment::process_groups);
+  report.proven_empty = warden.empty && warden.mechanism != static_cast<uint32_t>(containment::process_groups);
   if (!warden.empty) {
     for (const scanned& each : warden.now) {
       if (!is_target(each) || report.count == wire::max_remaining) continue;

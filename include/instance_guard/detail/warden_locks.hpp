@@ -17,8 +17,8 @@ INSTANCE_GUARD_NO_SANITIZE inline void close_lock(warden_lock& lock, bool unlink
   if (unlink) {
     struct stat facts;
     // Unlinked while held: whoever waits for the lock finds a file that is no longer there.
-    if (sys::fstatat(lock.directory, lock.name, &facts, AT_SYMLINK_NOFOLLOW) == 0 &&
-        facts.st_dev == lock.device && facts.st_ino == lock.inode) {
+    if (sys::fstatat(lock.directory, lock.name, &facts, AT_SYMLINK_NOFOLLOW) == 0 && facts.st_dev == lock.device &&
+        facts.st_ino == lock.inode) {
       sys::unlinkat(lock.directory, lock.refused);
       sys::unlinkat(lock.directory, lock.name);
     }

@@ -17,7 +17,9 @@ namespace instance_guard::detail {
 INSTANCE_GUARD_NO_SANITIZE inline int64_t time_to_wait(warden_state& warden) noexcept {
   int64_t at = INT64_MAX;
   const int64_t now = sys::monotonic_now();
-  const auto not_after = [&](int64_t time) noexcept { if (time < at) at = time; };
+  const auto not_after = [&](int64_t time) noexcept {
+    if (time < at) at = time;
+  };
   if (!warden.locks.empty()) not_after(warden.touch_locks_at);
   if (!warden.starting.empty()) not_after(now + 2 * millisecond);
   if (!warden.unsent.empty()) not_after(now + 100 * millisecond);
@@ -41,8 +43,8 @@ INSTANCE_GUARD_NO_SANITIZE inline bool owner_is_dead(const warden_state& warden,
   if (warden.owner_process >= 0) return process.revents != 0;
   platform::process_stat facts;  // without pidfds: the parent of a nested warden is another
   const int result = platform::read_process_stat(warden.owner, facts);
-  return result == -ENOENT || result == -ESRCH || facts.start_time != warden.owner_start ||
-         facts.state == 'Z' || facts.state == 'X';
+  return result == -ENOENT || result == -ESRCH || facts.start_time != warden.owner_start || facts.state == 'Z' ||
+         facts.state == 'X';
 }
 
 /// Removes those who no longer wait. Their entries start at `first` of the poll set.

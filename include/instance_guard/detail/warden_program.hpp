@@ -59,8 +59,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void hear_signals(warden_state& warden) noexce
       if (stopped == SIGTSTP || stopped == SIGTTIN || stopped == SIGTTOU) sys::kill(warden.self, SIGSTOP);
     } else if (warden.program > 0) {
       if (!taken.from_kernel || is_told_to_leader(warden, taken.number)) sys::kill(warden.program, taken.number);
-    } else if (asks_to_end && warden.phase != ending::none &&
-               sys::monotonic_now() - warden.phase_began > again_after) {
+    } else if (asks_to_end && warden.phase != ending::none && sys::monotonic_now() - warden.phase_began > again_after) {
       begin_ending(warden, 0);  // the program is gone; whoever still asks wants no more grace
     }
   }

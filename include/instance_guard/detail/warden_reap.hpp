@@ -44,8 +44,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void reap(warden_state& warden) noexcept {
     rusage usage = {};
     pid_t next = 0;
     if constexpr (!platform::can_adopt_orphans) next = end_group_of_next(warden);
-    const int result =
-        sys::waitid(next > 0 ? P_PID : P_ALL, next, &info, WEXITED | WNOHANG | __WALL, &usage);
+    const int result = sys::waitid(next > 0 ? P_PID : P_ALL, next, &info, WEXITED | WNOHANG | __WALL, &usage);
     if (result == -EINTR) continue;
     if (result < 0) {  // ECHILD: nobody is left, and as their reaper this one would know
       warden.anybody = false;

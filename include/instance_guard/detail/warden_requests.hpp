@@ -126,8 +126,8 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_request(warden_state& warden, const 
 /// starts is none of the group's.
 INSTANCE_GUARD_NO_SANITIZE inline void note_exec_of_owner(warden_state& warden) noexcept {
   platform::process_stat facts;
-  const bool lives = platform::read_process_stat(warden.owner, facts) == 0 &&
-                     facts.start_time == warden.owner_start && facts.state != 'Z' && !facts.exiting;
+  const bool lives = platform::read_process_stat(warden.owner, facts) == 0 && facts.start_time == warden.owner_start &&
+                     facts.state != 'Z' && !facts.exiting;
   warden.replaced = warden.mark.replaced = lives ? platform::process_clock_now() : 0;
 }
 

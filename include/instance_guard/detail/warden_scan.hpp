@@ -30,7 +30,7 @@ INSTANCE_GUARD_NO_SANITIZE inline bool has_keep_mark(pid_t pid) noexcept {
   const int file = sys::open(platform::proc_path(path, pid, "environ"), O_RDONLY | O_CLOEXEC);
   if (file < 0) return false;
   char text[4096];
-  size_t matched = 0;        // bytes of the mark that the current variable has agreed with
+  size_t matched = 0;  // bytes of the mark that the current variable has agreed with
   bool agrees = true, found = false;
   long got = 0;
   while (!found && ((got = sys::read(file, text, sizeof text)) > 0 || got == -EINTR)) {
@@ -88,8 +88,7 @@ INSTANCE_GUARD_NO_SANITIZE inline bool scan_later(pid_t pid, void* context) noex
 /// order of the reads counts: were the parent to end after the first, its child would get another.
 INSTANCE_GUARD_NO_SANITIZE inline bool is_child_of(const scanned& entry, const scanned& parent) noexcept {
   platform::process_stat facts;
-  if (platform::read_process_stat(parent.pid, facts) != 0 || facts.start_time != parent.start_time)
-    return false;
+  if (platform::read_process_stat(parent.pid, facts) != 0 || facts.start_time != parent.start_time) return false;
   return platform::read_process_stat(entry.pid, facts) == 0 && facts.parent == parent.pid &&
          facts.start_time == entry.start_time;
 }
@@ -220,8 +219,7 @@ INSTANCE_GUARD_NO_SANITIZE inline bool scan_descendants(warden_state& warden) no
 /// Sends a signal to a descendant of the last scan, if its pid is still its own. 0, or a negated
 /// errno: -ESRCH when it is not, -ENOSYS where no descriptor can stand for it: then it waits until
 /// its parent is dead and the warden has adopted it.
-INSTANCE_GUARD_NO_SANITIZE inline int signal_scanned(warden_state& warden, const scanned& entry,
-                                                     int number) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline int signal_scanned(warden_state& warden, const scanned& entry, int number) noexcept {
   if (entry.parent == warden.self) return sys::kill(entry.pid, number);
   int held = sys::pidfd_open(entry.pid);
   if (held == -ESRCH) return held;

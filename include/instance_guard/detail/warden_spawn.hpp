@@ -133,8 +133,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int unpack_text(spawn_slot& slot, const wire::
     }
     text = static_cast<char*>(slot.large);
     for (size_t done = 0; done < size;) {
-      const long part = sys::pread(got.descriptors[request.text], text + done, size - done,
-                                   static_cast<off_t>(done));
+      const long part = sys::pread(got.descriptors[request.text], text + done, size - done, static_cast<off_t>(done));
       if (part == -EINTR) continue;
       if (part <= 0) return part < 0 ? static_cast<int>(part) : -EINVAL;
       done += static_cast<size_t>(part);
@@ -258,8 +257,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_spawn(warden_state& warden, wire::re
   const bool unwanted = is_abandoned(got.descriptors[0]);
   if (result == 0 && !unwanted) result = fill_slot(warden, slot, request, got);
   if (result == 0 && !unwanted &&
-      (!warden.children.reserve(warden.children.size() + 1) ||
-       !warden.starting.reserve(warden.starting.size() + 1)))
+      (!warden.children.reserve(warden.children.size() + 1) || !warden.starting.reserve(warden.starting.size() + 1)))
     result = -ENOMEM;
   long child = 0;
   int judgement = 0;

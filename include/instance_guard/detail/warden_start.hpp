@@ -52,8 +52,8 @@ INSTANCE_GUARD_NO_SANITIZE inline int occupy_standard_streams() noexcept {
 /// Keeps what the warden needs of the owner's descriptors, and closes the rest: the owner's end
 /// of the channel above all, or its death would never be seen.
 INSTANCE_GUARD_NO_SANITIZE inline void keep_own_descriptors(const warden_state& warden) noexcept {
-  int kept[6 + max_inherited] = {warden.channel, warden.owner_process, warden.lifeline, warden.hello,
-                                 warden.session_leader, warden.adoptions};
+  int kept[6 + max_inherited] = {warden.channel, warden.owner_process,  warden.lifeline,
+                                 warden.hello,   warden.session_leader, warden.adoptions};
   unsigned count = 0;
   for (int i = 0; i < 6; ++i)
     if (kept[i] >= 0) kept[count++] = kept[i];
@@ -103,8 +103,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int settle(warden_state& warden, int& reader) 
   platform::rename_self(warden_name);
   result = platform::adopt_orphans();
   if (result < 0 && platform::can_adopt_orphans) return -ENOSYS;
-  warden.mechanism =
-      static_cast<uint32_t>(result < 0 ? containment::process_groups : containment::subreaper);
+  warden.mechanism = static_cast<uint32_t>(result < 0 ? containment::process_groups : containment::subreaper);
   const bool hears_all = warden.has_program || warden.keep_session;
   warden.signals = platform::signal_descriptor(hears_all ? sys::all_signals : sys::signal_bit(SIGCHLD));
   if (warden.signals < 0) return warden.signals;

@@ -22,16 +22,27 @@
 namespace instance_guard::detail::wire {
 
 enum class kind : uint32_t {
-  spawn = 1, signal, terminate, wait_idle, look_idle, nested, keep_lock, replace_lock, drop_lock, mark, hand_over, ping,
-  goodbye,    ///< owner -> warden: end everything, then say `empty`
-  closed,     ///< owner -> warden: my copies of the locks are closed, unlink the files
-  hello,      ///< warden -> owner, once
-  empty,      ///< warden -> owner: no descendant is left
-  answer,     ///< warden -> owner, on a request's own pair
-  failed,     ///< child -> owner, on a spawn's own pair: why it did not execute its program
-  ended,      ///< warden -> owner, on a spawn's own pair: the exit status
-  stopped,    ///< likewise, where the child is in the owner's process group: by which signal
-  adopt       ///< child -> warden, on a socket of its own: see direct_start.hpp
+  spawn = 1,
+  signal,
+  terminate,
+  wait_idle,
+  look_idle,
+  nested,
+  keep_lock,
+  replace_lock,
+  drop_lock,
+  mark,
+  hand_over,
+  ping,
+  goodbye,  ///< owner -> warden: end everything, then say `empty`
+  closed,   ///< owner -> warden: my copies of the locks are closed, unlink the files
+  hello,    ///< warden -> owner, once
+  empty,    ///< warden -> owner: no descendant is left
+  answer,   ///< warden -> owner, on a request's own pair
+  failed,   ///< child -> owner, on a spawn's own pair: why it did not execute its program
+  ended,    ///< warden -> owner, on a spawn's own pair: the exit status
+  stopped,  ///< likewise, where the child is in the owner's process group: by which signal
+  adopt     ///< child -> warden, on a socket of its own: see direct_start.hpp
 };
 
 /// Begins every message.
@@ -56,25 +67,25 @@ enum stream : int8_t { to_null = -1, join_out = -2 };
 /// start_board, or, where there is none, by the pipe `exec`, which the child's exec closes.
 struct spawn_request {
   header head = {kind::spawn, 0};
-  pid_t thread = 0;                      ///< who asks, if not the main thread
-  pid_t process_group = 0;               ///< to join; 0: it leads one
+  pid_t thread = 0;         ///< who asks, if not the main thread
+  pid_t process_group = 0;  ///< to join; 0: it leads one
   uint32_t candidates = 0;
   uint32_t arguments = 0;
   uint32_t environment = 0;
   int8_t streams[3] = {to_null, to_null, to_null};
-  int8_t directory = -1;                 ///< index of the descriptor of the caller's directory
-  int8_t text = -1;                      ///< index of a memfd with the text, or -1: it follows
-  int8_t exec = -1;                      ///< index of a pipe, or -1: the board tells
+  int8_t directory = -1;  ///< index of the descriptor of the caller's directory
+  int8_t text = -1;       ///< index of a memfd with the text, or -1: it follows
+  int8_t exec = -1;       ///< index of a pipe, or -1: the board tells
   bool outlives = false;
   bool no_new_privileges = false;
-  platform::sys::signal_bits mask = 0;   ///< blocked signals of the caller
+  platform::sys::signal_bits mask = 0;  ///< blocked signals of the caller
   uint64_t text_size = 0;
 };
 
 /// From a child that the owner has started as the warden's, see direct_start.hpp: it is the sender.
 struct adopt_request {
   header head = {kind::adopt, 0};
-  uint64_t token = 0;   ///< with own_token
+  uint64_t token = 0;  ///< with own_token
 };
 
 /// Tokens that the owner gives out have this bit, those of the warden do not.
@@ -84,17 +95,17 @@ struct signal_request {
   header head = {kind::signal, 0};
   int32_t number = 0;
   pid_t thread = 0;
-  uint64_t token = 0;   ///< which child, from its answer
+  uint64_t token = 0;  ///< which child, from its answer
 };
 
 struct terminate_request {
   header head = {kind::terminate, 0};
-  int64_t grace = 0;    ///< nanoseconds; negative: the group's
+  int64_t grace = 0;  ///< nanoseconds; negative: the group's
 };
 
 struct group_request {
   header head = {kind::nested, 0};
-  int64_t grace = 0;    ///< nanoseconds
+  int64_t grace = 0;  ///< nanoseconds
   int32_t stop_signal = SIGTERM;
   pid_t thread = 0;
 };
@@ -108,7 +119,7 @@ struct lock_request {
   uint64_t inode = 0;
   bool has_socket = false;
   char file[80] = {};
-  char refused[80] = {};   ///< goes with it
+  char refused[80] = {};  ///< goes with it
 };
 
 /// What strays of the owner can be told by.
@@ -125,31 +136,31 @@ struct hand_over_request {
 
 struct answer {
   header head = {kind::answer, 0};
-  int32_t error = 0;              ///< errno, or 0
+  int32_t error = 0;  ///< errno, or 0
   bool credentials_changed = false;
   pid_t pid = 0;
   uint64_t start_time = 0;
   uint64_t token = 0;
-  int32_t word = 0;               ///< of a spawn: which on the start_board,
-  int32_t word_value = 0;         ///< and what stands there until the child is past its exec
+  int32_t word = 0;        ///< of a spawn: which on the start_board,
+  int32_t word_value = 0;  ///< and what stands there until the child is past its exec
 };
 
 /// Sent before the child ends, so it is there when the word is cleared or the pipe closed.
 struct failed {
   header head = {kind::failed, 0};
-  int32_t error = 0;              ///< errno
+  int32_t error = 0;  ///< errno
 };
 
 struct ended {
   header head = {kind::ended, 0};
-  int32_t code = 0;               ///< siginfo_t: CLD_EXITED, CLD_KILLED, CLD_DUMPED
+  int32_t code = 0;  ///< siginfo_t: CLD_EXITED, CLD_KILLED, CLD_DUMPED
   int32_t status = 0;
   rusage usage = {};
 };
 
 struct remaining {
   pid_t pid = 0;
-  uint32_t why = 0;               ///< survival
+  uint32_t why = 0;  ///< survival
   uint64_t start_time = 0;
   char name[16] = {};
 };
@@ -161,16 +172,15 @@ struct terminated {
   header head = {kind::answer, 0};
   int32_t error = 0;
   bool proven_empty = false;
-  uint32_t mechanism = 0;         ///< containment
+  uint32_t mechanism = 0;  ///< containment
   uint32_t count = 0;
   remaining left[max_remaining] = {};
 };
 
 /// Sends one message with descriptors. Never blocks, never raises SIGPIPE. A negated errno:
 /// -EAGAIN when the peer's queue is full, -EPIPE when it is gone.
-INSTANCE_GUARD_NO_SANITIZE inline long send(int channel, const void* head, size_t head_size,
-                                            const void* text = nullptr, size_t text_size = 0,
-                                            const int* descriptors = nullptr,
+INSTANCE_GUARD_NO_SANITIZE inline long send(int channel, const void* head, size_t head_size, const void* text = nullptr,
+                                            size_t text_size = 0, const int* descriptors = nullptr,
                                             unsigned count = 0) noexcept {
   alignas(cmsghdr) unsigned char control[CMSG_SPACE(sizeof(int) * max_descriptors)] = {};
   iovec parts[2] = {{const_cast<void*>(head), head_size}, {const_cast<void*>(text), text_size}};
@@ -195,17 +205,17 @@ INSTANCE_GUARD_NO_SANITIZE inline long send(int channel, const void* head, size_
 
 /// A message as it arrived. Descriptors in it are closed on exec, and the receiver's to close.
 struct received {
-  long size = 0;                    ///< 0: the peer is gone; negative: a negated errno
-  bool cut = false;                 ///< longer than the buffer, or descriptors are missing
-  bool full = false;                ///< since the receiver may not open more
-  pid_t sender = 0;                 ///< attested by the kernel where SO_PASSCRED is set
+  long size = 0;      ///< 0: the peer is gone; negative: a negated errno
+  bool cut = false;   ///< longer than the buffer, or descriptors are missing
+  bool full = false;  ///< since the receiver may not open more
+  pid_t sender = 0;   ///< attested by the kernel where SO_PASSCRED is set
   unsigned count = 0;
   int descriptors[max_descriptors] = {};
 };
 
 /// Takes one message if there is one. Never blocks.
-INSTANCE_GUARD_NO_SANITIZE inline void receive(int channel, void* buffer, size_t size,
-                                               received& out, int flags = 0) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline void receive(int channel, void* buffer, size_t size, received& out,
+                                               int flags = 0) noexcept {
   alignas(cmsghdr) unsigned char
       control[CMSG_SPACE(sizeof(int) * max_descriptors) + CMSG_SPACE(platform::credentials_size)];
   iovec part = {buffer, size};

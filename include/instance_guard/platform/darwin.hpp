@@ -9,14 +9,14 @@
 //   posix_process  the end of an owner without a pipe: kqueue(2), NOTE_EXIT
 #pragma once
 
-#include "darwin_places.hpp"  // IWYU pragma: export
-#include "posix_calls.hpp"    // IWYU pragma: export
-#include "posix_clone.hpp"    // IWYU pragma: export
+#include "darwin_places.hpp"        // IWYU pragma: export
+#include "posix_calls.hpp"          // IWYU pragma: export
+#include "posix_clone.hpp"          // IWYU pragma: export
 #include "posix_control_group.hpp"  // IWYU pragma: export
-#include "posix_inspect.hpp"  // IWYU pragma: export
-#include "posix_lock.hpp"     // IWYU pragma: export
-#include "posix_mark.hpp"     // IWYU pragma: export
-#include "posix_owner.hpp"    // IWYU pragma: export
-#include "posix_proc.hpp"     // IWYU pragma: export
-#include "posix_process.hpp"  // IWYU pragma: export
-#include "posix_socket.hpp"   // IWYU pragma: export
+#include "posix_inspect.hpp"        // IWYU pragma: export
+#include "posix_lock.hpp"           // IWYU pragma: export
+#include "posix_mark.hpp"           // IWYU pragma: export
+#include "posix_owner.hpp"          // IWYU pragma: export
+#include "posix_proc.hpp"           // IWYU pragma: export
+#include "posix_process.hpp"        // IWYU pragma: export
+#include "posix_socket.hpp"         // IWYU pragma: export

@@ -34,8 +34,7 @@ INSTANCE_GUARD_NO_SANITIZE constexpr signal_bits signal_bit(int number) noexcept
 INSTANCE_GUARD_NO_SANITIZE inline int open(const char* path, int flags, mode_t mode = 0) noexcept {
   return static_cast<int>(system_call(SYS_openat, AT_FDCWD, word(path), flags, mode));
 }
-INSTANCE_GUARD_NO_SANITIZE inline int openat(int directory, const char* path, int flags,
-                                             mode_t mode = 0) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline int openat(int directory, const char* path, int flags, mode_t mode = 0) noexcept {
   return static_cast<int>(system_call(SYS_openat, directory, word(path), flags, mode));
 }
 /// Never repeated: on Linux the descriptor is gone even after EINTR (close(2)).
@@ -45,16 +44,13 @@ INSTANCE_GUARD_NO_SANITIZE inline int close(int descriptor) noexcept {
 INSTANCE_GUARD_NO_SANITIZE inline long read(int descriptor, void* data, size_t size) noexcept {
   return system_call(SYS_read, descriptor, word(data), static_cast<long>(size));
 }
-INSTANCE_GUARD_NO_SANITIZE inline long pread(int descriptor, void* data, size_t size,
-                                             off_t offset) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline long pread(int descriptor, void* data, size_t size, off_t offset) noexcept {
   return system_call(SYS_pread64, descriptor, word(data), static_cast<long>(size), offset);
 }
-INSTANCE_GUARD_NO_SANITIZE inline long write(int descriptor, const void* data,
-                                             size_t size) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline long write(int descriptor, const void* data, size_t size) noexcept {
   return system_call(SYS_write, descriptor, word(data), static_cast<long>(size));
 }
-INSTANCE_GUARD_NO_SANITIZE inline long pwrite(int descriptor, const void* data, size_t size,
-                                              off_t offset) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline long pwrite(int descriptor, const void* data, size_t size, off_t offset) noexcept {
   return system_call(SYS_pwrite64, descriptor, word(data), static_cast<long>(size), offset);
 }
 INSTANCE_GUARD_NO_SANITIZE inline int ftruncate(int descriptor, off_t size) noexcept {
@@ -63,8 +59,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int ftruncate(int descriptor, off_t size) noex
 INSTANCE_GUARD_NO_SANITIZE inline int fstat(int descriptor, struct stat* out) noexcept {
   return static_cast<int>(system_call(SYS_fstat, descriptor, word(out)));
 }
-INSTANCE_GUARD_NO_SANITIZE inline int fstatat(int directory, const char* path, struct stat* out,
-                                              int flags) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline int fstatat(int directory, const char* path, struct stat* out, int flags) noexcept {
   return static_cast<int>(system_call(SYS_newfstatat, directory, word(path), word(out), flags));
 }
 INSTANCE_GUARD_NO_SANITIZE inline int unlinkat(int directory, const char* path) noexcept {
@@ -73,8 +68,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int unlinkat(int directory, const char* path) 
 INSTANCE_GUARD_NO_SANITIZE inline int futimens(int descriptor, const timespec times[2]) noexcept {
   return static_cast<int>(system_call(SYS_utimensat, descriptor, 0, word(times), 0));
 }
-INSTANCE_GUARD_NO_SANITIZE inline long readlinkat(int directory, const char* path, char* out,
-                                                  size_t size) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline long readlinkat(int directory, const char* path, char* out, size_t size) noexcept {
   return system_call(SYS_readlinkat, directory, word(path), word(out), static_cast<long>(size));
 }
 INSTANCE_GUARD_NO_SANITIZE inline int fcntl(int descriptor, int command, long argument) noexcept {
@@ -113,28 +107,23 @@ INSTANCE_GUARD_NO_SANITIZE inline int munmap(void* data, size_t size) noexcept {
   return static_cast<int>(system_call(SYS_munmap, word(data), static_cast<long>(size)));
 }
 INSTANCE_GUARD_NO_SANITIZE inline int mprotect(void* data, size_t size, int protection) noexcept {
-  return static_cast<int>(
-      system_call(SYS_mprotect, word(data), static_cast<long>(size), protection));
+  return static_cast<int>(system_call(SYS_mprotect, word(data), static_cast<long>(size), protection));
 }
 
 INSTANCE_GUARD_NO_SANITIZE inline int socketpair_seqpacket(int out[2]) noexcept {
-  return static_cast<int>(
-      system_call(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, word(out)));
+  return static_cast<int>(system_call(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, word(out)));
 }
 INSTANCE_GUARD_NO_SANITIZE inline int pipe2(int out[2], int flags) noexcept {
   return static_cast<int>(system_call(SYS_pipe2, word(out), flags));
 }
-INSTANCE_GUARD_NO_SANITIZE inline long sendmsg(int descriptor, const msghdr* message,
-                                               int flags) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline long sendmsg(int descriptor, const msghdr* message, int flags) noexcept {
   return system_call(SYS_sendmsg, descriptor, word(message), flags);
 }
 INSTANCE_GUARD_NO_SANITIZE inline long recvmsg(int descriptor, msghdr* message, int flags) noexcept {
   return system_call(SYS_recvmsg, descriptor, word(message), flags);
 }
-INSTANCE_GUARD_NO_SANITIZE inline int setsockopt_int(int descriptor, int level, int option,
-                                                     int value) noexcept {
-  return static_cast<int>(
-      system_call(SYS_setsockopt, descriptor, level, option, word(&value), sizeof value));
+INSTANCE_GUARD_NO_SANITIZE inline int setsockopt_int(int descriptor, int level, int option, int value) noexcept {
+  return static_cast<int>(system_call(SYS_setsockopt, descriptor, level, option, word(&value), sizeof value));
 }
 /// poll with an absolute-free timeout in nanoseconds (negative: none) and the signals that may
 /// interrupt it: `blocked` is the mask while waiting, null leaves it as it is.
@@ -143,26 +132,15 @@ INSTANCE_GUARD_NO_SANITIZE inline int ppoll(pollfd* entries, unsigned count, int
   timespec limit{};
   limit.tv_sec = static_cast<time_t>(nanoseconds / 1'000'000'000);
   limit.tv_nsec = static_cast<long>(nanoseconds % 1'000'000'000);
-  return static_cast<int>(system_call(SYS_ppoll, word(entries), count,
-                                      nanoseconds < 0 ? 0 : word(&limit), word(blocked),
-                                      sizeof(signal_bits)));
+  return static_cast<int>(system_call(SYS_ppoll, word(entries), count, nanoseconds < 0 ? 0 : word(&limit),
+                                      word(blocked), sizeof(signal_bits)));
 }
 
-INSTANCE_GUARD_NO_SANITIZE inline pid_t getpid() noexcept {
-  return static_cast<pid_t>(system_call(SYS_getpid));
-}
-INSTANCE_GUARD_NO_SANITIZE inline pid_t gettid() noexcept {
-  return static_cast<pid_t>(system_call(SYS_gettid));
-}
-INSTANCE_GUARD_NO_SANITIZE inline pid_t getppid() noexcept {
-  return static_cast<pid_t>(system_call(SYS_getppid));
-}
-INSTANCE_GUARD_NO_SANITIZE inline uid_t geteuid() noexcept {
-  return static_cast<uid_t>(system_call(SYS_geteuid));
-}
-INSTANCE_GUARD_NO_SANITIZE inline pid_t setsid() noexcept {
-  return static_cast<pid_t>(system_call(SYS_setsid));
-}
+INSTANCE_GUARD_NO_SANITIZE inline pid_t getpid() noexcept { return static_cast<pid_t>(system_call(SYS_getpid)); }
+INSTANCE_GUARD_NO_SANITIZE inline pid_t gettid() noexcept { return static_cast<pid_t>(system_call(SYS_gettid)); }
+INSTANCE_GUARD_NO_SANITIZE inline pid_t getppid() noexcept { return static_cast<pid_t>(system_call(SYS_getppid)); }
+INSTANCE_GUARD_NO_SANITIZE inline uid_t geteuid() noexcept { return static_cast<uid_t>(system_call(SYS_geteuid)); }
+INSTANCE_GUARD_NO_SANITIZE inline pid_t setsid() noexcept { return static_cast<pid_t>(system_call(SYS_setsid)); }
 INSTANCE_GUARD_NO_SANITIZE inline int setpgid(pid_t process, pid_t group) noexcept {
   return static_cast<int>(system_call(SYS_setpgid, process, group));
 }
@@ -176,19 +154,15 @@ INSTANCE_GUARD_NO_SANITIZE inline int waitid(int type, pid_t id, siginfo_t* out,
   return static_cast<int>(system_call(SYS_waitid, type, id, word(out), options, word(usage)));
 }
 /// prctl is variadic and the kernel reads five arguments: always pass all (tini#67).
-INSTANCE_GUARD_NO_SANITIZE inline int prctl(int option, long a, long b = 0, long c = 0,
-                                            long d = 0) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline int prctl(int option, long a, long b = 0, long c = 0, long d = 0) noexcept {
   return static_cast<int>(system_call(SYS_prctl, option, a, b, c, d));
 }
-INSTANCE_GUARD_NO_SANITIZE inline int prlimit(pid_t process, int resource, const rlimit* set,
-                                              rlimit* old) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline int prlimit(pid_t process, int resource, const rlimit* set, rlimit* old) noexcept {
   return static_cast<int>(system_call(SYS_prlimit64, process, resource, word(set), word(old)));
 }
 /// Sets the calling thread's mask; `old` may be null.
-INSTANCE_GUARD_NO_SANITIZE inline int set_signal_mask(signal_bits mask,
-                                                         signal_bits* old = nullptr) noexcept {
-  return static_cast<int>(
-      system_call(SYS_rt_sigprocmask, SIG_SETMASK, word(&mask), word(old), sizeof mask));
+INSTANCE_GUARD_NO_SANITIZE inline int set_signal_mask(signal_bits mask, signal_bits* old = nullptr) noexcept {
+  return static_cast<int>(system_call(SYS_rt_sigprocmask, SIG_SETMASK, word(&mask), word(old), sizeof mask));
 }
 INSTANCE_GUARD_NO_SANITIZE inline int execve(const char* path, char* const* arguments,
                                              char* const* environment) noexcept {
@@ -204,13 +178,11 @@ INSTANCE_GUARD_NO_SANITIZE inline int pidfd_open(pid_t process) noexcept {
 INSTANCE_GUARD_NO_SANITIZE inline int pidfd_send_signal(int descriptor, int signal) noexcept {
   return static_cast<int>(system_call(SYS_pidfd_send_signal, descriptor, signal, 0, 0));
 }
-INSTANCE_GUARD_NO_SANITIZE inline int futex_wait(const int* where, int expected,
-                                                 int64_t nanoseconds) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline int futex_wait(const int* where, int expected, int64_t nanoseconds) noexcept {
   timespec limit{};
   limit.tv_sec = static_cast<time_t>(nanoseconds / 1'000'000'000);
   limit.tv_nsec = static_cast<long>(nanoseconds % 1'000'000'000);
-  return static_cast<int>(
-      system_call(SYS_futex, word(where), FUTEX_WAIT, expected, word(&limit), 0, 0));
+  return static_cast<int>(system_call(SYS_futex, word(where), FUTEX_WAIT, expected, word(&limit), 0, 0));
 }
 /// Wakes whoever waits there, at most one.
 INSTANCE_GUARD_NO_SANITIZE inline int futex_wake(const int* where) noexcept {

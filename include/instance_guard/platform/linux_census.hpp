@@ -33,19 +33,17 @@ inline bool shares_root(pid_t pid) noexcept {
   char path[64];
   struct stat theirs, ours;
   return sys::fstatat(AT_FDCWD, proc_path(path, pid, "root/"), &theirs, 0) == 0 &&
-         sys::fstatat(AT_FDCWD, "/", &ours, 0) == 0 && theirs.st_dev == ours.st_dev &&
-         theirs.st_ino == ours.st_ino;
+         sys::fstatat(AT_FDCWD, "/", &ours, 0) == 0 && theirs.st_dev == ours.st_dev && theirs.st_ino == ours.st_ino;
 }
 
 namespace census {
 
 inline bool is_slow_file_system(std::string_view type) noexcept {
   using detail::same;
-  for (const char* each : {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "autofs",
-                           "lustre", "glusterfs", "fuse"})
+  for (const char* each :
+       {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "autofs", "lustre", "glusterfs", "fuse"})
     if (same(type, each)) return true;
-  return same(type.substr(0, 5), "fuse.") && !same(type, "fuse.fuse-overlayfs") &&
-         !same(type, "fuse.lxcfs");
+  return same(type.substr(0, 5), "fuse.") && !same(type, "fuse.fuse-overlayfs") && !same(type, "fuse.lxcfs");
 }
 
 /// A field of mountinfo: blanks and the like are written as \040.
@@ -53,8 +51,7 @@ inline std::string unescaped_field(std::string_view field) {
   std::string result;
   for (std::size_t i = 0; i < field.size(); ++i) {
     if (field[i] == '\\' && i + 3 < field.size()) {
-      result += static_cast<char>((field[i + 1] - '0') * 64 + (field[i + 2] - '0') * 8 +
-                                  (field[i + 3] - '0'));
+      result += static_cast<char>((field[i + 1] - '0') * 64 + (field[i + 2] - '0') * 8 + (field[i + 3] - '0'));
       i += 3;
     } else {
       result += field[i];
@@ -83,8 +80,7 @@ inline std::vector<std::string> slow_mounts() {
     if (!census::is_slow_file_system(type.substr(0, type.find(' ')))) continue;
     for (int i = 0; i < 4; ++i) line.remove_prefix(line.find(' ') + 1);
     std::string place = census::unescaped_field(line.substr(0, line.find(' ')));
-    if (!detail::same(place, "/"))
-      result.push_back(std::move(place));  // else all is there, this program too
+    if (!detail::same(place, "/")) result.push_back(std::move(place));  // else all is there, this program too
   }
   return result;
 }

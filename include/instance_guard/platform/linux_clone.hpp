@@ -29,12 +29,12 @@ inline constexpr bool children_may_share_memory = calls_touch_no_memory && !thre
 
 /// What clone3(2) is asked for.
 struct clone_request {
-  uint64_t flags = 0;         ///< CLONE_VM, CLONE_CHILD_SETTID, ...; see sibling_flags
-  int exit_signal = 0;        ///< 0: the parent is not told, and waits with __WALL
-  int* tid = nullptr;         ///< for CLONE_CHILD_SETTID and CLONE_CHILD_CLEARTID
-  void* stack = nullptr;      ///< lowest byte of the child's stack
-  size_t stack_size = 0;      ///< a multiple of 16
-  int control_group = -1;     ///< directory of the group that the child is born in; -1: the caller's
+  uint64_t flags = 0;      ///< CLONE_VM, CLONE_CHILD_SETTID, ...; see sibling_flags
+  int exit_signal = 0;     ///< 0: the parent is not told, and waits with __WALL
+  int* tid = nullptr;      ///< for CLONE_CHILD_SETTID and CLONE_CHILD_CLEARTID
+  void* stack = nullptr;   ///< lowest byte of the child's stack
+  size_t stack_size = 0;   ///< a multiple of 16
+  int control_group = -1;  ///< directory of the group that the child is born in; -1: the caller's
 };
 
 /// For a child in the caller's memory; the word at `tid` is 0 once it has left that.
@@ -51,8 +51,8 @@ inline constexpr uint64_t sibling_flags =
 /// Starts a child that runs `entry(argument)` on its own stack; `entry` must not return.
 /// The child's pid, or a negated errno; -ENOSYS before Linux 5.3, under valgrind, and under
 /// older container filters.
-INSTANCE_GUARD_NO_SANITIZE inline long clone_call(const clone_request& request,
-                                                  void (*entry)(void*), void* argument) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline long clone_call(const clone_request& request, void (*entry)(void*),
+                                                  void* argument) noexcept {
 #if (defined(__x86_64__) || defined(__aarch64__)) && defined(SYS_clone3)
   clone_args what = {};
   what.flags = request.flags;
@@ -83,8 +83,7 @@ INSTANCE_GUARD_NO_SANITIZE inline long clone_call(const clone_request& request,
       "hlt\n"
       "1:"
       : "=a"(result)
-      : "a"(SYS_clone3), "D"(&what), "S"(sizeof what), [entry] "r"(entry),
-        [argument] "r"(argument)
+      : "a"(SYS_clone3), "D"(&what), "S"(sizeof what), [entry] "r"(entry), [argument] "r"(argument)
       : "rcx", "r11", "memory");
   return result;
 #else

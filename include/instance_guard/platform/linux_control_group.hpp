@@ -25,8 +25,8 @@ inline constexpr size_t control_group_path_size = 4096;
 struct control_group {
   int directory = -1;
   int parent = -1;
-  int kill = -1;         ///< cgroup.kill, open for writing
-  char name[64] = {};    ///< in its parent
+  int kill = -1;       ///< cgroup.kill, open for writing
+  char name[64] = {};  ///< in its parent
 };
 
 namespace cgroup {
@@ -222,7 +222,8 @@ INSTANCE_GUARD_NO_SANITIZE inline void remove_abandoned(int parent) noexcept {
 /// Makes a group below the caller's own, if that is delegated; the caller stays outside. It is named
 /// after this process. The caller has one thread: its umask is another for a moment. 0, or a negated
 /// errno; -ENOENT: there is no delegated group here.
-INSTANCE_GUARD_NO_SANITIZE inline int make_control_group(control_group& group, pid_t pid, uint64_t start_time) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline int make_control_group(control_group& group, pid_t pid,
+                                                         uint64_t start_time) noexcept {
   char path[control_group_path_size];
   int result = cgroup::own_path(path);
   if (result < 0) return result;

@@ -60,11 +60,9 @@ INSTANCE_GUARD_NO_SANITIZE inline uint64_t hexadecimal(const char*& at, const ch
 
 /// Calls `visit` for each part of a file between two separators, until it returns false. Of a
 /// long part only the first `keep` bytes are given. -EFBIG after `limit` bytes.
-INSTANCE_GUARD_NO_SANITIZE inline int for_each_part(const process_view& view, const char* leaf,
-                                                    char separator, char* buffer, size_t size,
-                                                    uint64_t limit,
-                                                    bool (*visit)(const char*, size_t, void*),
-                                                    void* context) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline int for_each_part(const process_view& view, const char* leaf, char separator,
+                                                    char* buffer, size_t size, uint64_t limit,
+                                                    bool (*visit)(const char*, size_t, void*), void* context) noexcept {
   constexpr size_t keep = 320;  // a line of maps is 73 bytes and the path
   char path[64];
   const int file = sys::openat(view.directory, leaf_path(view, path, leaf), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -135,7 +133,8 @@ INSTANCE_GUARD_NO_SANITIZE inline int view_stat(const process_view& view, proces
                                                 bool* in_transition = nullptr) noexcept {
   char path[64];
   char text[1024];
-  const int file = sys::openat(view.directory, inspect::leaf_path(view, path, "stat"), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  const int file =
+      sys::openat(view.directory, inspect::leaf_path(view, path, "stat"), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (file < 0) return file;
   long size = 0;
   do {
@@ -158,8 +157,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int view_stat(const process_view& view, proces
     while (at < end && *at != ' ') ++at;
   }
   constexpr uint64_t kernel_thread = 0x00200000;
-  *in_transition = (flags & kernel_thread) == 0 && environment_end == 0 && out.state != 'Z' &&
-                   out.state != 'X';
+  *in_transition = (flags & kernel_thread) == 0 && environment_end == 0 && out.state != 'Z' && out.state != 'X';
   return 0;
 }
 
@@ -194,8 +192,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int view_living_thread(process_view& view, cha
 }
 
 /// Inode of its pid namespace.
-INSTANCE_GUARD_NO_SANITIZE inline int view_pid_namespace(const process_view& view,
-                                                         uint64_t& out) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline int view_pid_namespace(const process_view& view, uint64_t& out) noexcept {
   char path[64];
   const char* const leaf = inspect::leaf_path(view, path, "ns/pid");
   // The link says it, "pid:[4026531836]", at half of what following it costs.
@@ -230,24 +227,23 @@ INSTANCE_GUARD_NO_SANITIZE inline int view_program(const process_view& view, uin
 /// A number for the text of /proc/<pid>/cgroup: the same service, container, session or scope has
 /// the same (cgroups(7)). A group that a warden has made below it counts as the one above. 0 where the
 /// kernel has no cgroups.
-INSTANCE_GUARD_NO_SANITIZE inline int view_control_group(const process_view& view, char* buffer,
-                                                         size_t size, uint64_t& out) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline int view_control_group(const process_view& view, char* buffer, size_t size,
+                                                         uint64_t& out) noexcept {
   char path[64];
   out = 0;
-  const int file = sys::openat(view.directory, inspect::leaf_path(view, path, "cgroup"), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  const int file =
+      sys::openat(view.directory, inspect::leaf_path(view, path, "cgroup"), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (file == -ENOENT) {
     process_stat facts;  // no such file, or no such process any more
     return view_stat(view, facts);
   }
   if (file < 0) return file;
   uint64_t hash = 0xcbf29ce484222325U;  // FNV-1a, 64 bits
-  uint64_t above = 0;        // up to the last slash, with it where it is the root
-  size_t matched = 0;        // bytes of the prefix that the part behind it has agreed with
+  uint64_t above = 0;                   // up to the last slash, with it where it is the root
+  size_t matched = 0;                   // bytes of the prefix that the part behind it has agreed with
   bool agrees = false;
   char before = 0;
-  const auto add = [](uint64_t sum, char c) noexcept {
-    return (sum ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
-  };
+  const auto add = [](uint64_t sum, char c) noexcept { return (sum ^ static_cast<unsigned char>(c)) * 0x100000001b3U; };
   long got = 0;
   while ((got = sys::read(file, buffer, size)) > 0 || got == -EINTR)
     for (long i = 0; i < got; ++i) {
@@ -275,8 +271,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int view_control_group(const process_view& vie
 /// Calls `visit` for each "NAME=value" that the program was started with, as the process keeps it
 /// now (it may overwrite that memory). setenv(3) later on does not show. Of a long one only the
 /// beginning is given. -EFBIG: more than 16 MiB, execve(2) allows 6.
-INSTANCE_GUARD_NO_SANITIZE inline int view_environment(const process_view& view, char* buffer,
-                                                       size_t size,
+INSTANCE_GUARD_NO_SANITIZE inline int view_environment(const process_view& view, char* buffer, size_t size,
                                                        bool (*visit)(const char*, size_t, void*),
                                                        void* context) noexcept {
   return inspect::for_each_part(view, "environ", '\0', buffer, size, uint64_t{16} << 20, visit, context);
@@ -292,8 +287,7 @@ struct mapped_file {
 
 /// Calls `visit` for each mapping of a file, until it returns false. A file that was never on
 /// disk (memfd_create(2)) has the path "/memfd:NAME (deleted)". -EFBIG: more than 64 MiB of text.
-INSTANCE_GUARD_NO_SANITIZE inline int view_mapped_files(const process_view& view, char* buffer,
-                                                        size_t size,
+INSTANCE_GUARD_NO_SANITIZE inline int view_mapped_files(const process_view& view, char* buffer, size_t size,
                                                         bool (*visit)(const mapped_file&, void*),
                                                         void* context) noexcept {
   struct state {
@@ -311,8 +305,8 @@ INSTANCE_GUARD_NO_SANITIZE inline int view_mapped_files(const process_view& view
       if (at < end && *at == ':') ++at;
       const uint64_t minor = inspect::hexadecimal(at, end);
       // As makedev(3) puts them together, so that it compares with st_dev.
-      file.device = (minor & 0xffU) | (major & 0xfffU) << 8 | (minor & ~uint64_t{0xff}) << 12 |
-                    (major & ~uint64_t{0xfff}) << 32;
+      file.device =
+          (minor & 0xffU) | (major & 0xfffU) << 8 | (minor & ~uint64_t{0xff}) << 12 | (major & ~uint64_t{0xfff}) << 32;
       while (at < end && *at == ' ') ++at;
       file.inode = inspect::decimal(at, end);
       while (at < end && *at == ' ') ++at;
@@ -323,8 +317,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int view_mapped_files(const process_view& view
       return to->visit(file, to->context);
     }
   };
-  return inspect::for_each_part(view, "maps", '\n', buffer, size, uint64_t{64} << 20, line::parse,
-                                &forward);
+  return inspect::for_each_part(view, "maps", '\n', buffer, size, uint64_t{64} << 20, line::parse, &forward);
 }
 
 /// Sends a signal to exactly this process; 0 only asks. Where the kernel can't do it through a
@@ -344,8 +337,7 @@ INSTANCE_GUARD_NO_SANITIZE inline uint64_t process_clock_now() noexcept {
   timespec now{};
   system_call(SYS_clock_gettime, CLOCK_BOOTTIME, word(&now));
   constexpr uint64_t ticks = 100;  // what the kernel shows to programs, on every architecture in use
-  return static_cast<uint64_t>(now.tv_sec) * ticks +
-         static_cast<uint64_t>(now.tv_nsec) / (1'000'000'000 / ticks);
+  return static_cast<uint64_t>(now.tv_sec) * ticks + static_cast<uint64_t>(now.tv_nsec) / (1'000'000'000 / ticks);
 }
 
 /// True if it is a process, not one thread of one: /proc/<tid> can be opened too.
@@ -359,8 +351,8 @@ INSTANCE_GUARD_NO_SANITIZE inline bool view_is_process(const process_view& view)
   } while (size == -EINTR);
   sys::close(file);
   for (long i = 0; i + 6 < size; ++i)
-    if (text[i] == '\n' && text[i + 1] == 'T' && text[i + 2] == 'g' && text[i + 3] == 'i' &&
-        text[i + 4] == 'd' && text[i + 5] == ':') {
+    if (text[i] == '\n' && text[i + 1] == 'T' && text[i + 2] == 'g' && text[i + 3] == 'i' && text[i + 4] == 'd' &&
+        text[i + 5] == ':') {
       const char* at = text + i + 6;
       while (at < text + size && (*at == '\t' || *at == ' ')) ++at;
       return inspect::decimal(at, text + size) == static_cast<uint64_t>(view.pid);

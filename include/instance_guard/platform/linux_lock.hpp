@@ -106,8 +106,7 @@ inline socklen_t abstract_address(const char* name, size_t size, sockaddr_un& ou
 }
 
 inline int stream_socket() noexcept {
-  const int made = static_cast<int>(
-      system_call(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  const int made = static_cast<int>(system_call(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (made < 0 || made > 2) return made;
   const int moved = sys::fcntl(made, F_DUPFD_CLOEXEC, 3);  // 0 to 2 belong to the standard streams
   sys::close(made);
@@ -153,9 +152,7 @@ inline bool peer_user(int connection, uid_t& out) noexcept {
     gid_t gid;
   } peer = {};
   socklen_t length = sizeof peer;
-  if (system_call(SYS_getsockopt, connection, SOL_SOCKET, SO_PEERCRED, word(&peer), word(&length)) <
-      0)
-    return false;
+  if (system_call(SYS_getsockopt, connection, SOL_SOCKET, SO_PEERCRED, word(&peer), word(&length)) < 0) return false;
   out = peer.uid;
   return true;
 }
@@ -166,18 +163,15 @@ inline pid_t peer_process(int connection) noexcept {
   constexpr int so_peerpidfd = 77;
   int handle = -1;
   socklen_t length = sizeof handle;
-  const long asked = system_call(SYS_getsockopt, connection, SOL_SOCKET, so_peerpidfd,
-                                 word(&handle), word(&length));
-  if (asked == -ESRCH || asked == -EINVAL)
-    return -ESRCH;  // reaped; since 6.16 a handle all the same
+  const long asked = system_call(SYS_getsockopt, connection, SOL_SOCKET, so_peerpidfd, word(&handle), word(&length));
+  if (asked == -ESRCH || asked == -EINVAL) return -ESRCH;  // reaped; since 6.16 a handle all the same
   if (asked < 0 || handle < 0) return 0;
   char path[64];
   char text[512];
   char leaf[32] = "fdinfo/";
   int digits = 7;
   for (int scale = 1'000'000'000; scale > 0; scale /= 10)
-    if (handle >= scale || scale == 1)
-      leaf[digits++] = static_cast<char>('0' + handle / scale % 10);
+    if (handle >= scale || scale == 1) leaf[digits++] = static_cast<char>('0' + handle / scale % 10);
   const long size = read_small_file(proc_path(path, sys::getpid(), leaf), text, sizeof text);
   pid_t pid = 0;  // also of a process that is in no pid namespace of ours
   if (size > 0) {
@@ -193,8 +187,7 @@ inline pid_t peer_process(int connection) noexcept {
 /// As for_each_abstract_socket.
 inline int visit_abstract_sockets(bool (*visit)(const char*, size_t, uid_t, bool, void*) noexcept,
                                   void* context) noexcept {
-  const int link = static_cast<int>(
-      system_call(SYS_socket, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
+  const int link = static_cast<int>(system_call(SYS_socket, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
   if (link < 0) return link;
   struct {
     nlmsghdr head;
@@ -230,8 +223,7 @@ inline int visit_abstract_sockets(bool (*visit)(const char*, size_t, uid_t, bool
       }
       if (head.nlmsg_type == NLMSG_ERROR) {
         nlmsgerr fault = {};
-        if (head.nlmsg_len >= sizeof head + sizeof fault)
-          memcpy(&fault, at + sizeof head, sizeof fault);
+        if (head.nlmsg_len >= sizeof head + sizeof fault) memcpy(&fault, at + sizeof head, sizeof fault);
         result = fault.error < 0 ? fault.error : -EIO;
         go_on = false;
         break;
@@ -244,8 +236,7 @@ inline int visit_abstract_sockets(bool (*visit)(const char*, size_t, uid_t, bool
       while (offset + sizeof(nlattr) <= head.nlmsg_len) {
         nlattr attribute;
         memcpy(&attribute, at + offset, sizeof attribute);
-        if (attribute.nla_len < sizeof attribute || offset + attribute.nla_len > head.nlmsg_len)
-          break;
+        if (attribute.nla_len < sizeof attribute || offset + attribute.nla_len > head.nlmsg_len) break;
         const char* value = at + offset + sizeof attribute;
         const size_t value_size = attribute.nla_len - sizeof attribute;
         if (attribute.nla_type == UNIX_DIAG_NAME) {
@@ -286,8 +277,8 @@ int for_each_abstract_socket(Visit visit) noexcept {
 /// Whose name it is. 1: bound, `uid` set; 2: bound, by nobody knows whom; 0: free.
 inline int socket_name_owner(const char* name, size_t size, uid_t& uid) noexcept {
   int answer = 0;
-  const int result = for_each_abstract_socket(
-      [&](const char* other, size_t other_size, uid_t owner, bool known) noexcept {
+  const int result =
+      for_each_abstract_socket([&](const char* other, size_t other_size, uid_t owner, bool known) noexcept {
         if (other_size != size || memcmp(other, name, size) != 0) return true;
         answer = known ? 1 : 2;
         uid = owner;
@@ -312,8 +303,7 @@ inline std::string lock_directory_candidate(bool host, uid_t uid, int n) {
   if (uid == 0) return n == 0 ? "/run/instance_guard" : "";
   if (n > 9) return {};
   const std::string user = std::to_string(uid);
-  return detail::joined(
-      {"/tmp/instance_guard-", user, n == 0 ? "" : ".", n == 0 ? "" : std::to_string(n)});
+  return detail::joined({"/tmp/instance_guard-", user, n == 0 ? "" : ".", n == 0 ? "" : std::to_string(n)});
 }
 
 }  // namespace instance_guard::platform

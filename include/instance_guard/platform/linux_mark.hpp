@@ -42,8 +42,7 @@ inline constexpr size_t mark_page_size = 4096;  // a mapping is rounded up to a 
 INSTANCE_GUARD_NO_SANITIZE inline int make_mark_page(const char* name, mark_page& out) noexcept {
   constexpr long noexec_seal = 8;  // MFD_NOEXEC_SEAL: some hosts refuse a memfd without it
   long file = system_call(SYS_memfd_create, word(name), MFD_CLOEXEC | MFD_ALLOW_SEALING | noexec_seal);
-  if (file == -EINVAL)
-    file = system_call(SYS_memfd_create, word(name), MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (file == -EINVAL) file = system_call(SYS_memfd_create, word(name), MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (file < 0) return static_cast<int>(file);
   const int descriptor = static_cast<int>(file);
   struct stat facts;
@@ -115,7 +114,8 @@ INSTANCE_GUARD_NO_SANITIZE inline pid_t find_adopter(int64_t limit, bool may_los
   sys::close(ends[1]);
   if (middle > 0) {
     siginfo_t ended{};
-    while (sys::waitid(P_PID, static_cast<pid_t>(middle), &ended, WEXITED | __WALL) == -EINTR) {}
+    while (sys::waitid(P_PID, static_cast<pid_t>(middle), &ended, WEXITED | __WALL) == -EINTR) {
+    }
     pid_t answer = 0;
     result = -ETIMEDOUT;
     for (int64_t left = 0; (left = until - sys::monotonic_now()) > 0;) {

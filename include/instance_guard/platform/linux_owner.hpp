@@ -39,30 +39,28 @@ struct process_attributes {
   sys::signal_bits ignored = 0;
   rlimit limits[limit_count] = {};
   scheduling schedule = {};
-  long cpus_size = 0;                    ///< bytes of cpus that are valid; <= 0: unknown
+  long cpus_size = 0;  ///< bytes of cpus that are valid; <= 0: unknown
   unsigned char cpus[cpu_bytes] = {};
 };
 
 /// What a process may do: the lines of its status file that say so, and its root and namespaces.
 struct process_rights {
   size_t size = 0;
-  char text[2048] = {};     ///< Uid, Gid, Groups, Cap*, NoNewPrivs, Seccomp*
-  bool cut = false;         ///< there was more: not comparable
+  char text[2048] = {};       ///< Uid, Gid, Groups, Cap*, NoNewPrivs, Seccomp*
+  bool cut = false;           ///< there was more: not comparable
   uint64_t capabilities = 0;  ///< permitted
   uint64_t places[10] = {};   ///< root's device and inode, namespaces; 0: not asked
 };
 
 namespace linux_detail {
 
-INSTANCE_GUARD_NO_SANITIZE inline bool starts_with(const char* text, const char* end,
-                                                   const char* prefix) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline bool starts_with(const char* text, const char* end, const char* prefix) noexcept {
   for (; *prefix != '\0'; ++text, ++prefix)
     if (text == end || *text != *prefix) return false;
   return true;
 }
 
-INSTANCE_GUARD_NO_SANITIZE inline uint64_t number_in(const char* text, const char* end,
-                                                     unsigned base) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline uint64_t number_in(const char* text, const char* end, unsigned base) noexcept {
   uint64_t value = 0;
   while (text != end && (*text == ' ' || *text == '\t')) ++text;
   for (; text != end; ++text) {
@@ -80,8 +78,7 @@ INSTANCE_GUARD_NO_SANITIZE inline uint64_t number_in(const char* text, const cha
 
 /// Reads a status file (`pread` on an open descriptor). 0, or a negated errno: -ESRCH once the
 /// process has ended.
-INSTANCE_GUARD_NO_SANITIZE inline int read_status(int status_file, process_rights& rights,
-                                                  mode_t& file_mask,
+INSTANCE_GUARD_NO_SANITIZE inline int read_status(int status_file, process_rights& rights, mode_t& file_mask,
                                                   sys::signal_bits& ignored) noexcept {
   using linux_detail::number_in;
   using linux_detail::starts_with;
@@ -148,7 +145,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int read_places(int directory, const process_r
   if (result < 0) return result;
   rights.places[0] = facts.st_dev;
   rights.places[1] = facts.st_ino;
-  constexpr const char* names[] = {"ns/user", "ns/mnt", "ns/net", "ns/pid_for_children",
+  constexpr const char* names[] = {"ns/user", "ns/mnt", "ns/net",    "ns/pid_for_children",
                                    "ns/ipc",  "ns/uts", "ns/cgroup", "ns/time_for_children"};
   uint64_t* place = rights.places + 2;
   for (const char* name : names) {
@@ -181,8 +178,7 @@ INSTANCE_GUARD_NO_SANITIZE inline bool forks_into_own_pid_namespace() noexcept {
 }
 
 /// True if both may do the same, as far as their status files show.
-INSTANCE_GUARD_NO_SANITIZE inline bool same_rights(const process_rights& a,
-                                                   const process_rights& b) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline bool same_rights(const process_rights& a, const process_rights& b) noexcept {
   if (a.cut || b.cut || a.size != b.size) return false;
   for (size_t i = 0; i < a.size; ++i)
     if (a.text[i] != b.text[i]) return false;
@@ -190,8 +186,7 @@ INSTANCE_GUARD_NO_SANITIZE inline bool same_rights(const process_rights& a,
 }
 
 /// True if both have the same root and namespaces.
-INSTANCE_GUARD_NO_SANITIZE inline bool same_places(const process_rights& a,
-                                                   const process_rights& b) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline bool same_places(const process_rights& a, const process_rights& b) noexcept {
   for (size_t i = 0; i < sizeof a.places / sizeof a.places[0]; ++i)
     if (a.places[i] != b.places[i]) return false;
   return true;
@@ -235,8 +230,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_attributes(const process_attributes&
     set_schedule(0, a);
   bool other_cpus = wanted.cpus_size != own.cpus_size;
   for (long i = 0; i < wanted.cpus_size && !other_cpus; ++i) other_cpus = wanted.cpus[i] != own.cpus[i];
-  if (other_cpus && wanted.cpus_size > 0)
-    system_call(SYS_sched_setaffinity, 0, wanted.cpus_size, word(wanted.cpus));
+  if (other_cpus && wanted.cpus_size > 0) system_call(SYS_sched_setaffinity, 0, wanted.cpus_size, word(wanted.cpus));
   for (int i = 0; i < limit_count; ++i) {
     const rlimit &x = wanted.limits[i], &y = own.limits[i];
     if (x.rlim_cur != y.rlim_cur || x.rlim_max != y.rlim_max) sys::prlimit(0, i, &x, nullptr);

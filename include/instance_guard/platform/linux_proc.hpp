@@ -18,11 +18,11 @@ struct process_stat {
   pid_t parent = 0;
   pid_t group = 0;
   pid_t session = 0;
-  int terminal = 0;             ///< device number of the controlling terminal, 0: none
-  char state = '?';             ///< R, S, D, T, t, Z, X ...
+  int terminal = 0;  ///< device number of the controlling terminal, 0: none
+  char state = '?';  ///< R, S, D, T, t, Z, X ...
   int threads = 0;
-  bool executed = true;         ///< a program since it was forked
-  bool exiting = false;         ///< its main thread is on its way out
+  bool executed = true;  ///< a program since it was forked
+  bool exiting = false;  ///< its main thread is on its way out
   bool kernel_thread = false;
   uint64_t start_time = 0;      ///< clock ticks since boot (sysconf(_SC_CLK_TCK) a second)
   uint64_t cpu_time = 0;        ///< user and system, clock ticks
@@ -73,8 +73,7 @@ INSTANCE_GUARD_NO_SANITIZE inline long read_small_file(const char* path, char* o
 /// Fills `out` from the text of a stat file. False: not such a text.
 /// The name is in parentheses and may itself hold any of `) (` and spaces, so the fields are
 /// counted from the last ')'.
-INSTANCE_GUARD_NO_SANITIZE inline bool parse_process_stat(const char* text, size_t size,
-                                                          process_stat& out) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline bool parse_process_stat(const char* text, size_t size, process_stat& out) noexcept {
   size_t open = 0;
   while (open < size && text[open] != '(') ++open;
   size_t close = size;
@@ -153,12 +152,11 @@ INSTANCE_GUARD_NO_SANITIZE inline bool is_process(pid_t id) noexcept {
   const long size = read_small_file(proc_path(path, id, "status"), text, sizeof text);
   if (size <= 0) return false;
   for (long i = 0; i + 6 < size; ++i) {
-    if ((i == 0 || text[i - 1] == '\n') && text[i] == 'T' && text[i + 1] == 'g' &&
-        text[i + 2] == 'i' && text[i + 3] == 'd' && text[i + 4] == ':') {
+    if ((i == 0 || text[i - 1] == '\n') && text[i] == 'T' && text[i + 1] == 'g' && text[i + 2] == 'i' &&
+        text[i + 3] == 'd' && text[i + 4] == ':') {
       int64_t leader = 0;
       for (i += 5; i < size && text[i] != '\n'; ++i)
-        if (text[i] >= '0' && text[i] <= '9' && leader <= INT32_MAX)
-          leader = leader * 10 + (text[i] - '0');
+        if (text[i] >= '0' && text[i] <= '9' && leader <= INT32_MAX) leader = leader * 10 + (text[i] - '0');
       return leader == id;
     }
   }
@@ -171,8 +169,7 @@ inline constexpr bool can_list_processes = true;
 /// Calls `visit` for each process id in an open /proc until it returns false. `buffer` holds
 /// directory entries meanwhile (32 KiB reads a small host in one go). 0, or a negated errno.
 INSTANCE_GUARD_NO_SANITIZE inline int for_each_process_in(int directory, void* buffer, size_t size,
-                                                          bool (*visit)(pid_t, void*),
-                                                          void* context) noexcept {
+                                                          bool (*visit)(pid_t, void*), void* context) noexcept {
   const char* data = static_cast<const char*>(buffer);
   long got = 0;
   bool go_on = true;
@@ -184,8 +181,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int for_each_process_in(int directory, void* b
       const char* name = data + at + 19;
       int64_t pid = 0;
       while (*name >= '0' && *name <= '9' && pid <= INT32_MAX) pid = pid * 10 + (*name++ - '0');
-      if (*name == '\0' && pid > 0 && pid <= INT32_MAX)
-        go_on = visit(static_cast<pid_t>(pid), context);
+      if (*name == '\0' && pid > 0 && pid <= INT32_MAX) go_on = visit(static_cast<pid_t>(pid), context);
       at += length;
     }
   }
@@ -193,8 +189,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int for_each_process_in(int directory, void* b
 }
 
 /// The same for /proc. -ENOENT without /proc.
-INSTANCE_GUARD_NO_SANITIZE inline int for_each_process(void* buffer, size_t size,
-                                                       bool (*visit)(pid_t, void*),
+INSTANCE_GUARD_NO_SANITIZE inline int for_each_process(void* buffer, size_t size, bool (*visit)(pid_t, void*),
                                                        void* context) noexcept {
   const int directory = sys::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (directory < 0) return directory;

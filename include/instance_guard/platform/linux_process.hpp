@@ -17,14 +17,10 @@ inline constexpr bool can_adopt_orphans = true;
 
 /// Whether orphans of the caller's descendants become its children: then "no child is left"
 /// means "no descendant is left". See PR_SET_CHILD_SUBREAPER, prctl(2).
-INSTANCE_GUARD_NO_SANITIZE inline int adopt_orphans() noexcept {
-  return sys::prctl(PR_SET_CHILD_SUBREAPER, 1);
-}
+INSTANCE_GUARD_NO_SANITIZE inline int adopt_orphans() noexcept { return sys::prctl(PR_SET_CHILD_SUBREAPER, 1); }
 
 /// Takes that back.
-INSTANCE_GUARD_NO_SANITIZE inline void keep_no_orphans() noexcept {
-  sys::prctl(PR_SET_CHILD_SUBREAPER, 0);
-}
+INSTANCE_GUARD_NO_SANITIZE inline void keep_no_orphans() noexcept { sys::prctl(PR_SET_CHILD_SUBREAPER, 0); }
 
 /// The caller gets SIGKILL when its parent ends. -ESRCH: `parent` has ended already.
 /// It is the parent's *thread* that counts (prctl(2)): a parent with one thread only.
@@ -36,9 +32,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int die_with_parent(pid_t parent) noexcept {
 }
 
 /// No exec of the caller, or of what it starts, gives it more rights: setuid is ignored.
-INSTANCE_GUARD_NO_SANITIZE inline int forbid_new_privileges() noexcept {
-  return sys::prctl(PR_SET_NO_NEW_PRIVS, 1);
-}
+INSTANCE_GUARD_NO_SANITIZE inline int forbid_new_privileges() noexcept { return sys::prctl(PR_SET_NO_NEW_PRIVS, 1); }
 
 /// Marks every descriptor of the caller from `first` on as closed by an exec. 0, or a negated errno:
 /// -ENOSYS before Linux 5.9, -EINVAL before 5.11.
@@ -56,8 +50,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int set_disposition(int number, bool ignored) 
     sys::signal_bits mask;
   } action = {};
   action.handler = reinterpret_cast<uintptr_t>(ignored ? SIG_IGN : SIG_DFL);
-  return static_cast<int>(system_call(SYS_rt_sigaction, number, word(&action), 0,
-                                      sizeof action.mask));
+  return static_cast<int>(system_call(SYS_rt_sigaction, number, word(&action), 0, sizeof action.mask));
 #else
   struct sigaction action = {};
   action.sa_handler = ignored ? SIG_IGN : SIG_DFL;
@@ -88,15 +81,14 @@ INSTANCE_GUARD_NO_SANITIZE inline void take_pending_signal(int number) noexcept 
 
 /// A descriptor that is readable while one of the blocked `signals` is pending: signalfd(2).
 INSTANCE_GUARD_NO_SANITIZE inline int signal_descriptor(sys::signal_bits signals) noexcept {
-  return static_cast<int>(system_call(SYS_signalfd4, -1, word(&signals), sizeof signals,
-                                      O_CLOEXEC | O_NONBLOCK));
+  return static_cast<int>(system_call(SYS_signalfd4, -1, word(&signals), sizeof signals, O_CLOEXEC | O_NONBLOCK));
 }
 
 /// A signal as it arrived.
 struct taken_signal {
   int number = 0;
-  bool from_kernel = false;   ///< by the terminal, a limit, a fault: not by a process
-  pid_t sender = 0;           ///< 0: the kernel, or a process of another pid namespace
+  bool from_kernel = false;  ///< by the terminal, a limit, a fault: not by a process
+  pid_t sender = 0;          ///< 0: the kernel, or a process of another pid namespace
 };
 
 /// Takes one signal of a signal_descriptor; false: there is none.
@@ -125,10 +117,9 @@ INSTANCE_GUARD_NO_SANITIZE inline void drain_signals(int descriptor) noexcept {
 namespace linux_detail {
 
 /// Overwrites [from, to) of the caller's memory, which the kernel shows to others as text.
-INSTANCE_GUARD_NO_SANITIZE inline void overwrite(uint64_t from, uint64_t to,
-                                                 const char* text) noexcept {
-  for (volatile char* at = reinterpret_cast<volatile char*>(static_cast<uintptr_t>(from));
-       at != nullptr && from < to; ++from, ++at) {
+INSTANCE_GUARD_NO_SANITIZE inline void overwrite(uint64_t from, uint64_t to, const char* text) noexcept {
+  for (volatile char* at = reinterpret_cast<volatile char*>(static_cast<uintptr_t>(from)); at != nullptr && from < to;
+       ++from, ++at) {
     *at = *text;
     if (*text != '\0') ++text;
   }
@@ -150,8 +141,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void rename_self(const char* name) noexcept {
   for (int field = 3; field < 53 && at < size; ++field) {
     while (at < size && text[at] == ' ') ++at;
     while (at < size && text[at] != ' ' && text[at] != '\n') {
-      if (text[at] >= '0' && text[at] <= '9')
-        value[field] = value[field] * 10U + static_cast<uint64_t>(text[at] - '0');
+      if (text[at] >= '0' && text[at] <= '9') value[field] = value[field] * 10U + static_cast<uint64_t>(text[at] - '0');
       ++at;
     }
   }
@@ -161,8 +151,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void rename_self(const char* name) noexcept {
 }
 
 /// Closes every descriptor from `first` on but those in `kept` (ascending, none below `first`).
-INSTANCE_GUARD_NO_SANITIZE inline void close_all_but(unsigned first, const int* kept,
-                                                     unsigned count) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline void close_all_but(unsigned first, const int* kept, unsigned count) noexcept {
   unsigned from = first;
   int result = 0;
   for (unsigned i = 0; i <= count && result >= 0; ++i) {
@@ -185,8 +174,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void close_all_but(unsigned first, const int* 
       if (sys::close(static_cast<int>(number)) == 0) ++closed;
     };
     if (directory < 0) {  // no /proc either
-      for (unsigned number = first; number < limit.rlim_max && number < (1U << 20); ++number)
-        close_unless_kept(number);
+      for (unsigned number = first; number < limit.rlim_max && number < (1U << 20); ++number) close_unless_kept(number);
       return;
     }
     long got = 0;

@@ -25,8 +25,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int attest_senders(int socket) noexcept {
 }
 
 /// The sending process, from one control message; 0: this is not about senders.
-INSTANCE_GUARD_NO_SANITIZE inline pid_t sender_of(int level, int type,
-                                                  const unsigned char* data) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline pid_t sender_of(int level, int type, const unsigned char* data) noexcept {
   if (level != SOL_SOCKET || type != credentials_message) return 0;
   return reinterpret_cast<const credentials*>(data)->pid;
 }

@@ -18,8 +18,7 @@
 #if defined(__clang__)
 #define INSTANCE_GUARD_NO_SANITIZE __attribute__((no_sanitize("address", "thread", "undefined")))
 #else
-#define INSTANCE_GUARD_NO_SANITIZE \
-  __attribute__((no_sanitize_address, no_sanitize_thread, no_sanitize_undefined))
+#define INSTANCE_GUARD_NO_SANITIZE __attribute__((no_sanitize_address, no_sanitize_thread, no_sanitize_undefined))
 #endif
 
 namespace instance_guard::platform {
@@ -28,8 +27,8 @@ namespace instance_guard::platform {
 /// False where a system call can only be made through libc, which writes errno.
 inline constexpr bool calls_touch_no_memory = true;
 
-INSTANCE_GUARD_NO_SANITIZE inline long system_call(long number, long a = 0, long b = 0, long c = 0,
-                                                   long d = 0, long e = 0, long f = 0) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline long system_call(long number, long a = 0, long b = 0, long c = 0, long d = 0,
+                                                   long e = 0, long f = 0) noexcept {
   long result;
   register long r10 asm("r10") = d;
   register long r8 asm("r8") = e;
@@ -43,8 +42,8 @@ INSTANCE_GUARD_NO_SANITIZE inline long system_call(long number, long a = 0, long
 #elif defined(__aarch64__)
 inline constexpr bool calls_touch_no_memory = true;
 
-INSTANCE_GUARD_NO_SANITIZE inline long system_call(long number, long a = 0, long b = 0, long c = 0,
-                                                   long d = 0, long e = 0, long f = 0) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline long system_call(long number, long a = 0, long b = 0, long c = 0, long d = 0,
+                                                   long e = 0, long f = 0) noexcept {
   register long x8 asm("x8") = number;
   register long x0 asm("x0") = a;
   register long x1 asm("x1") = b;
@@ -52,17 +51,13 @@ INSTANCE_GUARD_NO_SANITIZE inline long system_call(long number, long a = 0, long
   register long x3 asm("x3") = d;
   register long x4 asm("x4") = e;
   register long x5 asm("x5") = f;
-  asm volatile("svc 0"
-               : "+r"(x0)
-               : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
-               : "memory");
+  asm volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
   return x0;
 }
 #else
 inline constexpr bool calls_touch_no_memory = false;
 
-inline long system_call(long number, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0,
-                        long f = 0) noexcept {
+inline long system_call(long number, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0, long f = 0) noexcept {
   const long result = ::syscall(number, a, b, c, d, e, f);
   return result == -1 ? -static_cast<long>(errno) : result;
 }

@@ -17,8 +17,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int open_process_list(const char* path) noexce
 }
 
 /// "<pid>/<leaf>" of an open /proc, or "<pid>" if the leaf is empty.
-INSTANCE_GUARD_NO_SANITIZE inline const char* path_in_list(char* out, pid_t pid,
-                                                           const char* leaf) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline const char* path_in_list(char* out, pid_t pid, const char* leaf) noexcept {
   proc_path(out, pid, leaf);
   constexpr size_t before = sizeof "/proc/" - 1;
   char* end = out + before;
@@ -33,8 +32,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int read_listed_process(int list, pid_t pid, p
                                                           uid_t& user) noexcept {
   char path[64];
   char text[1024];
-  const int file =
-      sys::openat(list, path_in_list(path, pid, "stat"), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  const int file = sys::openat(list, path_in_list(path, pid, "stat"), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (file < 0) return file;
   // The owner of the directory is right also for a process that is not dumpable. It is asked
   // before the read: if that one still succeeds, nobody else can have had the number.
@@ -53,28 +51,24 @@ INSTANCE_GUARD_NO_SANITIZE inline int read_listed_process(int list, pid_t pid, p
 }
 
 /// open_process() in an open /proc; to read from, not to signal: that takes more than O_PATH.
-INSTANCE_GUARD_NO_SANITIZE inline int open_listed_process(int list, pid_t pid,
-                                                          process_view& out) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline int open_listed_process(int list, pid_t pid, process_view& out) noexcept {
   char path[64];
   if (pid <= 0) return -ESRCH;
-  const int directory =
-      sys::openat(list, path_in_list(path, pid, ""), O_PATH | O_DIRECTORY | O_CLOEXEC);
+  const int directory = sys::openat(list, path_in_list(path, pid, ""), O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (directory < 0) return directory;
   out = {pid, directory, 0};
   return 0;
 }
 
 /// One of its files, to be read and closed.
-INSTANCE_GUARD_NO_SANITIZE inline int open_view_file(const process_view& view,
-                                                     const char* leaf) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline int open_view_file(const process_view& view, const char* leaf) noexcept {
   char path[64];
-  return sys::openat(view.directory, inspect::leaf_path(view, path, leaf),
-                     O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  return sys::openat(view.directory, inspect::leaf_path(view, path, leaf), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 }
 
 /// What a link of it ("exe", "cwd", "root") says, not ended by NUL; its length.
-INSTANCE_GUARD_NO_SANITIZE inline long read_view_link(const process_view& view, const char* leaf,
-                                                      char* out, size_t size) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline long read_view_link(const process_view& view, const char* leaf, char* out,
+                                                      size_t size) noexcept {
   char path[64];
   return sys::readlinkat(view.directory, inspect::leaf_path(view, path, leaf), out, size);
 }
@@ -93,8 +87,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int64_t process_clock_zero() noexcept {
   timespec since_boot{};
   system_call(SYS_clock_gettime, CLOCK_REALTIME, word(&wall));
   system_call(SYS_clock_gettime, CLOCK_BOOTTIME, word(&since_boot));
-  return (static_cast<int64_t>(wall.tv_sec) - static_cast<int64_t>(since_boot.tv_sec)) *
-             1'000'000'000 +
+  return (static_cast<int64_t>(wall.tv_sec) - static_cast<int64_t>(since_boot.tv_sec)) * 1'000'000'000 +
          (wall.tv_nsec - since_boot.tv_nsec);
 }
 

@@ -6,14 +6,14 @@
 // not found; a dead holder's children are not seen by whoever comes next, unless its warden lives.
 #pragma once
 
-#include "posix_calls.hpp"    // IWYU pragma: export
-#include "posix_clone.hpp"    // IWYU pragma: export
+#include "posix_calls.hpp"          // IWYU pragma: export
+#include "posix_clone.hpp"          // IWYU pragma: export
 #include "posix_control_group.hpp"  // IWYU pragma: export
-#include "posix_inspect.hpp"  // IWYU pragma: export
-#include "posix_lock.hpp"     // IWYU pragma: export
-#include "posix_mark.hpp"     // IWYU pragma: export
-#include "posix_owner.hpp"    // IWYU pragma: export
-#include "posix_places.hpp"   // IWYU pragma: export
-#include "posix_proc.hpp"     // IWYU pragma: export
-#include "posix_process.hpp"  // IWYU pragma: export
-#include "posix_socket.hpp"   // IWYU pragma: export
+#include "posix_inspect.hpp"        // IWYU pragma: export
+#include "posix_lock.hpp"           // IWYU pragma: export
+#include "posix_mark.hpp"           // IWYU pragma: export
+#include "posix_owner.hpp"          // IWYU pragma: export
+#include "posix_places.hpp"         // IWYU pragma: export
+#include "posix_proc.hpp"           // IWYU pragma: export
+#include "posix_process.hpp"        // IWYU pragma: export
+#include "posix_socket.hpp"         // IWYU pragma: export

@@ -26,8 +26,7 @@
 #if defined(__clang__)
 #define INSTANCE_GUARD_NO_SANITIZE __attribute__((no_sanitize("address", "thread", "undefined")))
 #else
-#define INSTANCE_GUARD_NO_SANITIZE \
-  __attribute__((no_sanitize_address, no_sanitize_thread, no_sanitize_undefined))
+#define INSTANCE_GUARD_NO_SANITIZE __attribute__((no_sanitize_address, no_sanitize_thread, no_sanitize_undefined))
 #endif
 
 namespace instance_guard::platform {
@@ -57,8 +56,7 @@ INSTANCE_GUARD_NO_SANITIZE inline auto negated(Call call) noexcept {
 INSTANCE_GUARD_NO_SANITIZE inline int open(const char* path, int flags, mode_t mode = 0) noexcept {
   return negated([&] { return ::open(path, flags, mode); });
 }
-INSTANCE_GUARD_NO_SANITIZE inline int openat(int directory, const char* path, int flags,
-                                             mode_t mode = 0) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline int openat(int directory, const char* path, int flags, mode_t mode = 0) noexcept {
   return negated([&] { return ::openat(directory, path, flags, mode); });
 }
 /// Never repeated: whether the descriptor is gone after EINTR is not said (close(2)).
@@ -68,16 +66,13 @@ INSTANCE_GUARD_NO_SANITIZE inline int close(int descriptor) noexcept {
 INSTANCE_GUARD_NO_SANITIZE inline long read(int descriptor, void* data, size_t size) noexcept {
   return negated([&] { return ::read(descriptor, data, size); });
 }
-INSTANCE_GUARD_NO_SANITIZE inline long pread(int descriptor, void* data, size_t size,
-                                             off_t offset) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline long pread(int descriptor, void* data, size_t size, off_t offset) noexcept {
   return negated([&] { return ::pread(descriptor, data, size, offset); });
 }
-INSTANCE_GUARD_NO_SANITIZE inline long write(int descriptor, const void* data,
-                                             size_t size) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline long write(int descriptor, const void* data, size_t size) noexcept {
   return negated([&] { return ::write(descriptor, data, size); });
 }
-INSTANCE_GUARD_NO_SANITIZE inline long pwrite(int descriptor, const void* data, size_t size,
-                                              off_t offset) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline long pwrite(int descriptor, const void* data, size_t size, off_t offset) noexcept {
   return negated([&] { return ::pwrite(descriptor, data, size, offset); });
 }
 INSTANCE_GUARD_NO_SANITIZE inline int ftruncate(int descriptor, off_t size) noexcept {
@@ -86,8 +81,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int ftruncate(int descriptor, off_t size) noex
 INSTANCE_GUARD_NO_SANITIZE inline int fstat(int descriptor, struct stat* out) noexcept {
   return negated([&] { return ::fstat(descriptor, out); });
 }
-INSTANCE_GUARD_NO_SANITIZE inline int fstatat(int directory, const char* path, struct stat* out,
-                                              int flags) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline int fstatat(int directory, const char* path, struct stat* out, int flags) noexcept {
   return negated([&] { return ::fstatat(directory, path, out, flags); });
 }
 INSTANCE_GUARD_NO_SANITIZE inline int unlinkat(int directory, const char* path) noexcept {
@@ -96,8 +90,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int unlinkat(int directory, const char* path) 
 INSTANCE_GUARD_NO_SANITIZE inline int futimens(int descriptor, const timespec times[2]) noexcept {
   return negated([&] { return ::futimens(descriptor, times); });
 }
-INSTANCE_GUARD_NO_SANITIZE inline long readlinkat(int directory, const char* path, char* out,
-                                                  size_t size) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline long readlinkat(int directory, const char* path, char* out, size_t size) noexcept {
   return negated([&] { return ::readlinkat(directory, path, out, size); });
 }
 INSTANCE_GUARD_NO_SANITIZE inline int fcntl(int descriptor, int command, long argument) noexcept {
@@ -155,15 +148,13 @@ INSTANCE_GUARD_NO_SANITIZE inline int pipe2(int out[2], int flags) noexcept {
   }
   return result;
 }
-INSTANCE_GUARD_NO_SANITIZE inline long sendmsg(int descriptor, const msghdr* message,
-                                               int flags) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline long sendmsg(int descriptor, const msghdr* message, int flags) noexcept {
   return negated([&] { return ::sendmsg(descriptor, message, flags); });
 }
 INSTANCE_GUARD_NO_SANITIZE inline long recvmsg(int descriptor, msghdr* message, int flags) noexcept {
   return negated([&] { return ::recvmsg(descriptor, message, flags); });
 }
-INSTANCE_GUARD_NO_SANITIZE inline int setsockopt_int(int descriptor, int level, int option,
-                                                     int value) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline int setsockopt_int(int descriptor, int level, int option, int value) noexcept {
   return negated([&] { return ::setsockopt(descriptor, level, option, &value, sizeof value); });
 }
 
@@ -181,8 +172,7 @@ INSTANCE_GUARD_NO_SANITIZE inline signal_bits to_bits(const sigset_t& set) noexc
   return bits;
 }
 /// Sets the calling thread's mask; `old` may be null.
-INSTANCE_GUARD_NO_SANITIZE inline int set_signal_mask(signal_bits mask,
-                                                      signal_bits* old = nullptr) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline int set_signal_mask(signal_bits mask, signal_bits* old = nullptr) noexcept {
   const int saved = errno;
   sigset_t before;
   const sigset_t after = to_set(mask);
@@ -228,8 +218,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int waitid(int type, pid_t id, siginfo_t* out,
   return negated([&] { return ::waitid(static_cast<idtype_t>(type), static_cast<id_t>(id), out, options); });
 }
 /// Only the caller's own (0).
-INSTANCE_GUARD_NO_SANITIZE inline int prlimit(pid_t process, int resource, const rlimit* set,
-                                              rlimit* old) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline int prlimit(pid_t process, int resource, const rlimit* set, rlimit* old) noexcept {
   if (process != 0 && process != ::getpid()) return -ENOSYS;
   int result = 0;
   // The type of the first argument differs between systems.
@@ -242,9 +231,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int execve(const char* path, char* const* argu
                                              char* const* environment) noexcept {
   return negated([&] { return ::execve(path, arguments, environment); });
 }
-[[noreturn]] INSTANCE_GUARD_NO_SANITIZE inline void exit_group(int status) noexcept {
-  ::_exit(status);
-}
+[[noreturn]] INSTANCE_GUARD_NO_SANITIZE inline void exit_group(int status) noexcept { ::_exit(status); }
 INSTANCE_GUARD_NO_SANITIZE inline int pidfd_open(pid_t) noexcept { return -ENOSYS; }
 INSTANCE_GUARD_NO_SANITIZE inline int pidfd_send_signal(int, int) noexcept { return -ENOSYS; }
 

@@ -28,32 +28,26 @@ INSTANCE_GUARD_NO_SANITIZE inline int open_process(pid_t, process_view&) noexcep
 INSTANCE_GUARD_NO_SANITIZE inline void close_process(process_view&) noexcept {}
 INSTANCE_GUARD_NO_SANITIZE inline int user_of_process(pid_t, uid_t&) noexcept { return -ENOSYS; }
 INSTANCE_GUARD_NO_SANITIZE inline int view_user(const process_view&, uid_t&) noexcept { return -ENOSYS; }
-INSTANCE_GUARD_NO_SANITIZE inline int view_stat(const process_view&, process_stat&,
-                                                bool* = nullptr) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline int view_stat(const process_view&, process_stat&, bool* = nullptr) noexcept {
   return -ENOSYS;
 }
 INSTANCE_GUARD_NO_SANITIZE inline int view_living_thread(process_view&, char*, size_t, uint64_t&) noexcept {
   return -ENOSYS;
 }
 INSTANCE_GUARD_NO_SANITIZE inline bool view_is_process(const process_view&) noexcept { return false; }
-INSTANCE_GUARD_NO_SANITIZE inline int view_pid_namespace(const process_view&, uint64_t&) noexcept {
-  return -ENOSYS;
-}
+INSTANCE_GUARD_NO_SANITIZE inline int view_pid_namespace(const process_view&, uint64_t&) noexcept { return -ENOSYS; }
 INSTANCE_GUARD_NO_SANITIZE inline int view_program(const process_view&, uint64_t&, uint64_t&) noexcept {
   return -ENOSYS;
 }
-INSTANCE_GUARD_NO_SANITIZE inline int view_control_group(const process_view&, char*, size_t,
-                                                         uint64_t&) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline int view_control_group(const process_view&, char*, size_t, uint64_t&) noexcept {
   return -ENOSYS;
 }
 INSTANCE_GUARD_NO_SANITIZE inline int view_environment(const process_view&, char*, size_t,
-                                                       bool (*)(const char*, size_t, void*),
-                                                       void*) noexcept {
+                                                       bool (*)(const char*, size_t, void*), void*) noexcept {
   return -ENOSYS;
 }
 INSTANCE_GUARD_NO_SANITIZE inline int view_mapped_files(const process_view&, char*, size_t,
-                                                        bool (*)(const mapped_file&, void*),
-                                                        void*) noexcept {
+                                                        bool (*)(const mapped_file&, void*), void*) noexcept {
   return -ENOSYS;
 }
 INSTANCE_GUARD_NO_SANITIZE inline int view_signal(const process_view&, int) noexcept { return -ENOSYS; }

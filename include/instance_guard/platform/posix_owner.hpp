@@ -32,7 +32,9 @@ struct process_rights {
 INSTANCE_GUARD_NO_SANITIZE inline int read_status(int, process_rights&, mode_t&, sys::signal_bits&) noexcept {
   return -ENOSYS;
 }
-INSTANCE_GUARD_NO_SANITIZE inline int read_places(int, const process_rights&, process_rights&) noexcept { return -ENOSYS; }
+INSTANCE_GUARD_NO_SANITIZE inline int read_places(int, const process_rights&, process_rights&) noexcept {
+  return -ENOSYS;
+}
 INSTANCE_GUARD_NO_SANITIZE inline bool forks_into_own_pid_namespace() noexcept { return true; }
 INSTANCE_GUARD_NO_SANITIZE inline bool same_rights(const process_rights&, const process_rights&) noexcept {
   return true;

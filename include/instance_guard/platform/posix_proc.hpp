@@ -16,8 +16,8 @@ struct process_stat {
   int terminal = 0;
   char state = '?';
   int threads = 0;
-  bool executed = false;        ///< a program since it was forked; false: not known
-  bool exiting = true;          ///< it may be
+  bool executed = false;  ///< a program since it was forked; false: not known
+  bool exiting = true;    ///< it may be
   bool kernel_thread = false;
   uint64_t start_time = 0;
   uint64_t cpu_time = 0;
@@ -36,8 +36,7 @@ INSTANCE_GUARD_NO_SANITIZE inline char* proc_path(char* out, pid_t, const char*)
 
 /// Reads a whole small file into `out`, ends it with NUL; the size, or a negated errno.
 /// What does not fit is dropped.
-INSTANCE_GUARD_NO_SANITIZE inline long read_small_file(const char* path, char* out,
-                                                       size_t size) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline long read_small_file(const char* path, char* out, size_t size) noexcept {
   const int file = sys::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (file < 0) return file;
   size_t used = 0;
@@ -76,8 +75,7 @@ INSTANCE_GUARD_NO_SANITIZE inline bool is_process(pid_t id) noexcept {
 /// False: who else there is can't be asked.
 inline constexpr bool can_list_processes = false;
 
-INSTANCE_GUARD_NO_SANITIZE inline int for_each_process(void*, size_t, bool (*)(pid_t, void*),
-                                                       void*) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline int for_each_process(void*, size_t, bool (*)(pid_t, void*), void*) noexcept {
   return -ENOSYS;
 }
 

@@ -82,8 +82,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int signal_descriptor(sys::signal_bits signals
   action.sa_flags = SA_RESTART | SA_SIGINFO;
   sigfillset(&action.sa_mask);
   for (int number = 1; number <= 64; ++number)
-    if ((signals & sys::signal_bit(number)) != 0)
-      sys::negated([&] { return ::sigaction(number, &action, nullptr); });
+    if ((signals & sys::signal_bit(number)) != 0) sys::negated([&] { return ::sigaction(number, &action, nullptr); });
   const sigset_t set = sys::to_set(signals);
   ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
   return ends[0];
@@ -100,7 +99,8 @@ INSTANCE_GUARD_NO_SANITIZE inline bool take_signal_from(int descriptor, taken_si
 /// Takes what a signal_descriptor has.
 INSTANCE_GUARD_NO_SANITIZE inline void drain_signals(int descriptor) noexcept {
   char taken[512];
-  while (sys::read(descriptor, taken, sizeof taken) == static_cast<long>(sizeof taken)) {}
+  while (sys::read(descriptor, taken, sizeof taken) == static_cast<long>(sizeof taken)) {
+  }
 }
 
 /// Whether a child has stopped since this was asked last. The signal, 0, or a negated errno.
@@ -119,8 +119,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void rename_self(const char*) noexcept {}
 
 /// Closes every descriptor from `first` on but those in `kept` (ascending), as far as the limit
 /// on descriptors tells which there may be, and 65,536 at most.
-INSTANCE_GUARD_NO_SANITIZE inline void close_all_but(unsigned first, const int* kept,
-                                                     unsigned count) noexcept {
+INSTANCE_GUARD_NO_SANITIZE inline void close_all_but(unsigned first, const int* kept, unsigned count) noexcept {
   rlimit limit = {};
   sys::prlimit(0, RLIMIT_NOFILE, nullptr, &limit);
   for (unsigned number = first; number < limit.rlim_max && number < 65'536U; ++number) {
@@ -157,10 +156,9 @@ INSTANCE_GUARD_NO_SANITIZE inline int forbid_writers(int) noexcept { return -ENO
 INSTANCE_GUARD_NO_SANITIZE inline int memory_file(const char*) noexcept {
   for (int tries = 0; tries < 100; ++tries) {
     char path[] = "/tmp/instance_guard.0000000000000000";
-    uint64_t number = static_cast<uint64_t>(sys::monotonic_now()) * 0x9e3779b97f4a7c15U +
-                      static_cast<uint64_t>(sys::getpid());
-    for (size_t i = sizeof path - 2; path[i] != '.'; --i, number >>= 4)
-      path[i] = "0123456789abcdef"[number & 0xfU];
+    uint64_t number =
+        static_cast<uint64_t>(sys::monotonic_now()) * 0x9e3779b97f4a7c15U + static_cast<uint64_t>(sys::getpid());
+    for (size_t i = sizeof path - 2; path[i] != '.'; --i, number >>= 4) path[i] = "0123456789abcdef"[number & 0xfU];
     const int file = sys::open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (file == -EEXIST) continue;
     if (file >= 0) sys::unlinkat(AT_FDCWD, path);
