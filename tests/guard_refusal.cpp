@@ -47,8 +47,8 @@ TEST_CASE("a system that is out of locks: path, reason and cure, exit 73, and th
     CAPTURE(each.what);
     setting t;
     const std::string file = t.directory + "/" + t.name + ".lock";
-    program refused = t.s.start(t.words(t.s.path_of(INSTANCE_GUARD_TEST_OWNER)),
-                                {.before_exec = each.deny, .merge_err = true});
+    program refused =
+        t.s.start(t.words(t.s.path_of(INSTANCE_GUARD_TEST_OWNER)), {.before_exec = each.deny, .merge_err = true});
     const std::string said = refused.read_all();
     CAPTURE(said);
     CHECK(said.starts_with(t.name + ": cannot start: " + file + " cannot be locked: "));
@@ -101,4 +101,21 @@ TEST_CASE("a refusal says that the holder's code was replaced, or is gone, in a 
     holder.signal(SIGTERM);
     CHECK(holder.wait()->signal() == SIGTERM);
   }
+}
+
+TEST_CASE("who waits on a terminal is told for how many, of whom, and then how the last run ended") {
+  setting t;
+  owner_options options{.arguments = {"grace=1500", "directory=" + t.directory, "guard=" + t.name}, .ready = 2};
+  options.arguments.insert(options.arguments.end(), {"child=ignore sleep", "child=daemon ignore sleep", "pause="});
+  owner holder(t.s, options);
+  REQUIRE(holder.complete());
+  const std::string pid = std::to_string(holder.process().pid());
+  holder.process().signal(SIGKILL);
+  REQUIRE(holder.process().wait());
+  terminal next(t.words(t.s.path_of(INSTANCE_GUARD_TEST_OWNER)), {t.s.mark()});
+  CHECK(next.see(t.name + ": waiting for 2 children of pid " + pid + ", which is dead, to end, at most 12s"));
+  CHECK(next.see(t.name + ": started; the previous run (pid " + pid));
+  CHECK(next.see("did not end cleanly"));
+  next.close();
+  CHECK(wait_until([&] { return t.s.empty(); }));
 }

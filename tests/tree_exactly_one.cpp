@@ -60,7 +60,9 @@ class crowd {
 
   outcome of(std::size_t i) {
     outcome result;
-    const auto line = programs_[i].read_line();
+    auto line = programs_[i].read_line();
+    // Said by who gets the name after one that was killed, before the program says a word.
+    if (line && line->find(": started; the previous run") != line->npos) line = programs_[i].read_line();
     if (!line) return result;
     result.holder = ready_pid(*line, "acquired pid=");
     result.recovered = line->find(" recovered=1") != line->npos;

@@ -6,6 +6,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <cstddef>
 #include <string>
 #include <system_error>
 
@@ -31,6 +32,13 @@ inline std::string left_over_text(const process_identity& who) {
   else if (facts.state == 'D') why = ", in uninterruptible sleep";
   else if (facts.state == 't') why = ", held by a debugger";
   return joined({"pid ", std::to_string(who.pid), " (", printable(facts.name), why, ")"});
+}
+
+/// How many there are, as far as can be seen.
+inline std::size_t count_left_over(const lock_record& dead) {
+  std::error_code ec;
+  if (!dead.warden || !is_alive(dead.warden)) return 0;
+  return descendants_of(&dead.warden.pid, 1, ec).size();
 }
 
 /// The first four of them, "pid 4711 (feed), pid 4712 (feed), ..."; empty: none, or it can't be told.

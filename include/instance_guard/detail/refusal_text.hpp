@@ -19,8 +19,10 @@ inline std::string command_text(const lock_record& record) {
   std::string text;
   for (const std::string& each : record.arguments) {
     if (!text.empty()) text += ' ';
-    const bool plain = !each.empty() && each.find_first_not_of(
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_@%+=:,./-") == std::string::npos;
+    const bool plain =
+        !each.empty() &&
+        each.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_@%+=:,./-") ==
+            std::string::npos;
     if (plain) {
       text += each;
       continue;
@@ -41,16 +43,14 @@ inline std::string stop_command(const lock_record& record) {
   constexpr std::string_view unit = "systemd unit ";
   constexpr std::string_view user_unit = "systemd user unit ";
   const std::string_view from = record.started_from;
-  if (same(from.substr(0, unit.size()), unit))
-    return joined({"systemctl stop ", from.substr(unit.size())});
+  if (same(from.substr(0, unit.size()), unit)) return joined({"systemctl stop ", from.substr(unit.size())});
   if (same(from.substr(0, user_unit.size()), user_unit))
     return joined({"systemctl --user stop ", from.substr(user_unit.size())});
   return {};
 }
 
 /// The refusal, with a final newline: several lines for a terminal, one otherwise.
-inline std::string refusal_text(std::string_view name, std::error_code why,
-                                const std::optional<lock_record>& holder,
+inline std::string refusal_text(std::string_view name, std::error_code why, const std::optional<lock_record>& holder,
                                 const std::string& own_version, int exit_code, bool terminal) {
   const std::string code = std::to_string(exit_code);
   const bool cleaning = is(why, errc::still_cleaning_up);
@@ -67,67 +67,61 @@ inline std::string refusal_text(std::string_view name, std::error_code why,
   if (!terminal) {
     std::string since;
     if (replaced) since = joined({", its code was replaced ", age_since(*replaced, ""), " ago"});
-    return joined({name, ": ", cleaning ? "still cleaning up" : "already running", ": pid ", pid,
-                   ", for ", age_since(record.acquired_at, ""), ", started from ", from,
-                   record.version.empty() ? "" : ", ", printable(record.version), since,
-                   left.empty() ? "" : ", left: ", left, ": exit ", code,
-                   "\n"});
+    return joined({name, ": ", cleaning ? "still cleaning up" : "already running", ": pid ", pid, ", for ",
+                   age_since(record.acquired_at, ""), ", started from ", from, record.version.empty() ? "" : ", ",
+                   printable(record.version), since, left.empty() ? "" : ", left: ", left, ": exit ", code, "\n"});
   }
-  std::string text = joined(
-      {name, ": ", cleaning ? "children of the last run are still being ended" : "already running",
-       ", not started (exit ", code, ")\n"});
+  std::string text =
+      joined({name, ": ", cleaning ? "children of the last run are still being ended" : "already running",
+              ", not started (exit ", code, ")\n"});
   char host[256] = "this host";
   if (::gethostname(host, sizeof host) == 0) host[sizeof host - 1] = '\0';
-  text += joined({"  holder   pid ", pid, " on ", printable(host), ", user ",
-                  printable(record.user), ", for ", age_since(record.acquired_at), "\n"});
-  if (!same(record.name, name))
-    text += joined({"  name     ", printable(record.name), " (held as well)\n"});
+  text += joined({"  holder   pid ", pid, " on ", printable(host), ", user ", printable(record.user), ", for ",
+                  age_since(record.acquired_at), "\n"});
+  if (!same(record.name, name)) text += joined({"  name     ", printable(record.name), " (held as well)\n"});
   text += joined({"  started  from ", from, "\n"});
   if (!left.empty()) text += joined({"  left     ", left, "\n"});
-  text += joined({"  command  ", command_text(record), "   (in ",
-                  printable(record.working_directory.native()), ")\n"});
+  text += joined({"  command  ", command_text(record), "   (in ", printable(record.working_directory.native()), ")\n"});
   if (!record.version.empty()) {
     const bool differs = !own_version.empty() && !same(own_version, record.version);
-    text += joined({"  version  ", printable(record.version), differs ? ", yours is " : "",
-                    differs ? own_version : "", "\n"});
+    text += joined(
+        {"  version  ", printable(record.version), differs ? ", yours is " : "", differs ? own_version : "", "\n"});
   }
   if (replaced)
-    text += joined({"  code     REPLACED ", age_since(*replaced),
-                    " ago: it runs what is no longer on disk\n"});
+    text += joined({"  code     REPLACED ", age_since(*replaced), " ago: it runs what is no longer on disk\n"});
   std::string stop = stop_command(record);
   if (stop.empty()) stop = joined({"instance-guard stop ", name});
-  text += joined({"  next     instance-guard status ", name, "\n           ", stop,
-                  "      (stops the holder)\n"});
+  text += joined({"  next     instance-guard status ", name, "\n           ", stop, "      (stops the holder)\n"});
   return text;
 }
 
 /// A fault that is no conflict: what, where, and the cure.
 inline std::string fault_text(std::string_view name, std::error_code why, const std::string& explanation,
                               int exit_code) {
-  std::string text = joined(
-      {name.substr(0, 64), ": cannot start: ", explanation.empty() ? why.message() : explanation});
+  std::string text =
+      joined({name.substr(0, 64), ": cannot start: ", explanation.empty() ? why.message() : explanation});
   while (!text.empty() && text.back() == '\n') text.pop_back();
   const std::size_t first = text.find('\n');
-  text.insert(first == std::string::npos ? text.size() : first,
-              joined({" (exit ", std::to_string(exit_code), ")"}));
+  text.insert(first == std::string::npos ? text.size() : first, joined({" (exit ", std::to_string(exit_code), ")"}));
   text += '\n';
   return text;
 }
 
-/// "shiva: waiting for the children of pid 70240 to end, at most 15s".
+/// "shiva: waiting for 3 children of pid 70240, which is dead, to end, at most 15s".
 inline std::string waiting_text(std::string_view name, const std::optional<lock_record>& holder) {
   if (!holder) return joined({name, ": waiting for the children of its last run\n"});
   const std::int64_t grace = holder->grace.count();
   const std::chrono::seconds at_most(grace / 1000 + (grace % 1000 > 0 ? 1 : 0) + 10);
-  return joined({name, ": waiting for the children of its last run (pid ",
-                 std::to_string(holder->process.pid), ", which is dead) to end, at most ",
-                 age_text(at_most), "\n"});
+  const std::size_t left = count_left_over(*holder);
+  const std::string count = left == 0 ? "the" : std::to_string(left);
+  return joined({name, ": waiting for ", count, left == 1 ? " child" : " children", " of pid ",
+                 std::to_string(holder->process.pid), ", which is dead, to end, at most ", age_text(at_most), "\n"});
 }
 
 /// "shiva: started; the previous run (pid 70240, 7d 2h) did not end cleanly".
 inline std::string recovered_text(std::string_view name, const lock_record& last) {
-  return joined({name, ": started; the previous run (pid ", std::to_string(last.process.pid),
-                 ", started ", age_since(last.acquired_at), " ago) did not end cleanly\n"});
+  return joined({name, ": started; the previous run (pid ", std::to_string(last.process.pid), ", started ",
+                 age_since(last.acquired_at), " ago) did not end cleanly\n"});
 }
 
 /// To stderr, whole, whatever stdio holds back.
