@@ -74,7 +74,7 @@ TEST_CASE("in a delegated group the report names it, and nothing is left, of the
     if (!place.group.enter()) return 1;
     process_group group({.grace = 50ms});
     process_group inner = group.nested({.grace = 50ms});
-    if (place.group.below().size() != 2) test.say("expected a group for each warden");
+    if (!wait_until([&] { return place.group.below().size() == 2; })) test.say("expected a group for each warden");
     for (process_group* each : {&group, &inner})
       for (const char* how : {"ignore", "runner=3", "undying"}) {
         std::vector<std::string> words = s.words({"setsid", how, "sleep"});
@@ -140,7 +140,7 @@ TEST_CASE("a child that asks to be kept is spared, and the others end by signals
   forked next([&](teller) {
     if (!place.group.enter()) return 1;
     process_group group;
-    return place.group.below().size() == 1 ? 0 : 2;
+    return group.spawn({"/bin/true"}).wait().success() && place.group.below().size() == 1 ? 0 : 2;
   });
   CHECK(next.wait().success());
   CHECK(place.nothing_below());

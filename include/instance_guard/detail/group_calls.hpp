@@ -171,6 +171,7 @@ inline termination_report process_group::terminate(std::chrono::milliseconds gra
       result[i] = detail::send_request(mine->link[i], &request, sizeof request, nullptr, 0, nullptr, 0, own[i]);
     report.proven_empty = true;
     report.mechanism = static_cast<containment>(mine->mechanism.load(std::memory_order_relaxed));
+    bool heard = false;
     const process_identity self = process_identity::self();
     for (int i = 0; i < links; ++i) {
       detail::wire::terminated answer;
@@ -185,6 +186,10 @@ inline termination_report process_group::terminate(std::chrono::milliseconds gra
         continue;
       }
       report.proven_empty = report.proven_empty && answer.proven_empty;
+      // Of several wardens the one that can do least.
+      const auto mechanism = static_cast<containment>(answer.mechanism);
+      if (!heard || mechanism < report.mechanism) report.mechanism = mechanism;
+      heard = true;
       for (std::uint32_t k = 0; k < answer.count; ++k) {
         survivor left;
         left.process = self;

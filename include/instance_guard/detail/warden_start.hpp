@@ -115,12 +115,17 @@ INSTANCE_GUARD_NO_SANITIZE inline int settle(warden_state& warden, int& reader) 
     limit.rlim_cur = limit.rlim_max;
     sys::prlimit(0, RLIMIT_NOFILE, &limit, nullptr);
   }
-  platform::ask_for_short_slices();
-  platform::read_attributes(0, warden.attributes);
   warden.touch_locks_at = sys::monotonic_now() + touch_pause;
   warden.board = new_board(reader);
-  make_together(warden);
   return spare_slot(warden) != nullptr ? 0 : -ENOMEM;
+}
+
+/// What the first child needs, and nobody waits for: the owner goes on meanwhile. But for a program that is the
+/// warden's child: that must not start anybody before it is in its group.
+INSTANCE_GUARD_NO_SANITIZE inline void prepare_for_children(warden_state& warden) noexcept {
+  platform::ask_for_short_slices();
+  platform::read_attributes(0, warden.attributes);
+  make_together(warden);
 }
 
 [[noreturn]] INSTANCE_GUARD_NO_SANITIZE inline void warden_loop(warden_state& warden) noexcept;
@@ -130,6 +135,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int settle(warden_state& warden, int& reader) 
   warden_state& warden = *static_cast<warden_state*>(argument);
   int reader = -1;
   const int result = settle(warden, reader);
+  if (result == 0 && warden.has_program) prepare_for_children(warden);
   wire::answer hello;
   hello.head.what = wire::kind::hello;
   hello.error = -result;
@@ -143,6 +149,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int settle(warden_state& warden, int& reader) 
   close_fd(warden.hello);
   if (result < 0 && warden.has_program) wait_for_program(warden);
   if (result < 0) sys::exit_group(1);
+  if (!warden.has_program) prepare_for_children(warden);
   warden_loop(warden);
 }
 
