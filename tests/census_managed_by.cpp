@@ -161,6 +161,7 @@ TEST_CASE("below a CI runner's unit: the runner is the unit's, its jobs are the 
   const auto of_runner = [&](draft one, int number, int parent) {
     one.number = number;
     one.parent = parent;
+    one.started = static_cast<std::uint64_t>(1000 + number);
     one.session = parent == 0 ? number : 1;
     one.cgroup = cgroup;
     return one;
@@ -192,4 +193,27 @@ TEST_CASE("below a CI runner's unit: the runner is the unit's, its jobs are the 
   CHECK(text(7) == "claude session, pid 6");
   CHECK(text(8) == "nobody");
   CHECK(!managed_by(table, *table.find(paper_host::base + 7)).is_service());
+}
+
+TEST_CASE("a runner that is not known by its name is its unit's all the same: it was there first") {
+  for (const bool of_user : {false, true}) {
+    CAPTURE(of_user);
+    const std::string cgroup = of_user
+                                   ? "0::/user.slice/user-1000.slice/user@1000.service/app.slice/gitea-runner.service\n"
+                                   : "0::/system.slice/gitea-runner.service\n";
+    paper_host host;
+    for (int number = 1; number <= 2; ++number) {
+      draft one = number == 1 ? above("some-new-runner") : child("job");
+      one.number = number;
+      one.parent = number - 1;
+      one.started = static_cast<std::uint64_t>(1000 + number);
+      one.cgroup = cgroup;
+      host.with(one);
+    }
+    const process_table table = host.table();
+    const auto of = [&](int number) { return managed_by(table, *table.find(paper_host::base + number)); };
+    CHECK(of(1).text() == (of_user ? "systemd user unit gitea-runner.service" : "systemd unit gitea-runner.service"));
+    CHECK(of(1).is_service());
+    CHECK(!of(2).is_service());
+  }
 }

@@ -66,12 +66,16 @@ TEST_CASE("sessions, logins, cron and containers are no services") {
 
 TEST_CASE("what a job has started is a runner's, not a service: nobody starts it again") {
   for (const char* unit : {"actions.runner.knox-shiva.tesseract.service", "jenkins.service", "gitlab-runner.service",
-                           "buildkite-agent@1.service", "jenkins-agent@2.service"}) {
+                           "buildkite-agent@1.service", "jenkins-agent@2.service", "gitea-runner.service"}) {
     CAPTURE(unit);
-    CHECK(unit_of_cgroup(std::string("/system.slice/") + unit) == std::string("CI runner ") + unit);
-    CHECK(origin_of_cgroups(std::string("0::/system.slice/") + unit + "/job\n") == std::string("CI runner ") + unit);
+    CHECK(unit_of_cgroup(std::string("/system.slice/") + unit) == std::string("CI runner unit ") + unit);
+    CHECK(origin_of_cgroups(std::string("0::/system.slice/") + unit + "/job\n") ==
+          std::string("CI runner unit ") + unit);
+    CHECK(unit_of_cgroup(std::string("/user.slice/user-1000.slice/user@1000.service/app.slice/") + unit) ==
+          std::string("CI runner user unit ") + unit);
   }
-  for (const char* unit : {"jenkins-report.service", "actions.service", "runner.service", "gitlab.service"}) {
+  for (const char* unit : {"jenkins-report.service", "buildkite-agent-metrics.service", "actions.service",
+                           "runner.service", "gitlab.service"}) {
     CAPTURE(unit);
     CHECK(unit_of_cgroup(std::string("/system.slice/") + unit) == std::string("systemd unit ") + unit);
   }

@@ -165,7 +165,7 @@ TEST_CASE("... also when only the kernel says that it is a service") {
   CHECK(holder.wait());
 }
 
-TEST_CASE("a job of a CI runner is no service, though it is in the runner's unit: it is stopped") {
+TEST_CASE("a CI runner is its unit's; a job of it is no service, though it is in that unit: it is stopped") {
   const scene s;
   const std::string name = unique_name("tool-stop");
   service_cgroup unit("jenkins-agent@" + name);
@@ -174,7 +174,15 @@ TEST_CASE("a job of a CI runner is no service, though it is in the runner's unit
     MESSAGE("skipped: no control group can be made");
     return;
   }
+  // Nobody above it is in the unit: it may be the runner itself.
+  const tool_result refused = run_tool(s, {"stop", name}, {.merge_err = true});
+  CAPTURE(refused.out);
+  CHECK(refused.code == 75);
+  CHECK(refused.says("systemctl stop " + unit.name()));
+  CHECK(!holder.ended());
+  REQUIRE(unit.enter());  // who has started it
   const tool_result got = run_tool(s, {"stop", name}, {.merge_err = true});
+  CHECK(unit.leave());
   CAPTURE(got.out);
   CHECK(got.code == 0);
   CHECK(!got.says("systemctl"));

@@ -71,6 +71,11 @@ class [[nodiscard]] service_cgroup {
   }
   /// Moves the caller into it.
   bool enter() const { return add(0); }
+  /// Moves the caller out of it, to where the test was.
+  bool leave() const {
+    const std::string above = path_.substr(0, path_.rfind('/'));
+    return (std::ofstream(above + "/cgroup.procs") << 0).flush().good();
+  }
 
   /// The groups that somebody has made below it.
   std::vector<std::string> below() const {

@@ -67,15 +67,27 @@ inline bool is_adopted(const census_view& view, const census_process& of) noexce
 /// Runs the jobs of others; not one that somebody talks to.
 inline bool is_job_runner(const census_process& of) {
   const std::string agent = agent_of(of);
-  return agent == "github" || agent == "jenkins" || agent == "gitlab" || agent == "buildkite";
+  for (const char* each : {"github", "jenkins", "gitlab", "buildkite", "gitea", "forgejo"})
+    if (agent == each) return true;
+  return false;
 }
 
-/// A runner that its unit has started, or what its unit has started it through: no agent is above
-/// it. All others in the cgroup of such a unit are jobs', or what jobs have left.
-inline bool is_runner_itself(const census_view& view, const census_process& of) {
+/// True if nobody in the same unit started before it: its unit has started it. (Of several in the same tick each.)
+inline bool is_first_of_unit(const census_view& view, const census_process& of, const std::string& origin) {
+  for (const census_process& each : view.all)
+    if (each.alive() && each.info->id.start_time < of.info->id.start_time &&
+        origin_of_cgroups(each.details.cgroup) == origin)
+      return false;
+  return true;
+}
+
+/// A runner that its unit has started, or what its unit has started it through: no agent is above it. When in doubt
+/// it is the unit's; all others in the cgroup of such a unit are jobs', or what jobs have left.
+inline bool is_runner_itself(const census_view& view, const census_process& of, const std::string& origin) {
   const census_process* at = view.parent(of);
   for (int depth = 0; depth < 256 && at != nullptr; ++depth, at = view.parent(*at))
     if (at->role == process_role::agent) return false;
+  if (is_first_of_unit(view, of, origin)) return true;
   const census_process* down = &of;
   for (int depth = 0; depth < 4; ++depth) {
     if (is_job_runner(*down)) return true;
@@ -91,9 +103,9 @@ inline bool set_unit(const census_view& view, const census_process& of, process_
   // What has a terminal was started by hand, though the terminal may itself be a unit's.
   if (of.info->terminal != 0) return false;
   std::string origin = origin_of_cgroups(of.details.cgroup);
-  if (starts_with(origin, "CI runner ")) {
-    if (!is_runner_itself(view, of)) return false;
-    origin.replace(0, sizeof "CI runner " - 1, "systemd unit ");
+  if (is_of_runner(origin)) {
+    if (!is_runner_itself(view, of, origin)) return false;
+    origin.replace(0, runner_words.size(), "systemd ");
   }
   for (const auto& [begin, kind] :
        {std::pair<std::string_view, manager_kind>{"systemd user unit ", manager_kind::user_unit},

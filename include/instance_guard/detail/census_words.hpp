@@ -331,8 +331,12 @@ constexpr std::string_view agent_name(std::string_view name) noexcept {
   if (name == "gemini" || name == "gemini-cli") return "gemini";
   if (name == "gitlab-runner") return "gitlab";
   if (name == "buildkite-agent") return "buildkite";
+  if (name == "act_runner" || name == "gitea-runner") return "gitea";
+  if (name == "forgejo-runner") return "forgejo";
   if (name == "Runner.Worker" || name == "Runner.Listener") return "github";
-  if (name == "agent.jar" || name == "remoting.jar" || name == "slave.jar" || name == "jenkins.war") return "jenkins";
+  if (name == "agent.jar" || name == "remoting.jar" || name == "slave.jar" || name == "jenkins.war" ||
+      name == "swarm-client.jar")
+    return "jenkins";
   return {};
 }
 

@@ -1,5 +1,5 @@
 // layer 3: where a process was started from, in words: "systemd unit shiva.service",
-// "ssh, terminal /dev/pts/3", "tmux", "cron", "CI runner jenkins.service", "container", ... or
+// "ssh, terminal /dev/pts/3", "tmux", "cron", "CI runner unit jenkins.service", "container", ... or
 // "unknown".
 //
 // By cgroup, parents and controlling terminal, as the kernel tells them; not by environment
@@ -20,18 +20,18 @@ namespace instance_guard::detail {
 /// A unit through which a CI runner starts jobs: what a job starts is in its cgroup, and is not
 /// started again with it.
 inline bool is_runner_unit(std::string_view unit) noexcept {
-  for (const char* begin : {"actions.runner.", "buildkite-agent"})
-    if (same(unit.substr(0, std::string_view(begin).size()), begin)) return true;
+  constexpr std::string_view begin = "actions.runner.";
+  if (same(unit.substr(0, begin.size()), begin)) return true;
   const std::string_view name = unit.substr(0, unit.find_first_of("@."));
-  for (const char* each :
-       {"jenkins", "jenkins-agent", "gitlab-runner", "github-runner", "gitea-runner", "forgejo-runner"})
+  for (const char* each : {"jenkins", "jenkins-agent", "gitlab-runner", "github-runner", "gitea-runner",
+                           "forgejo-runner", "buildkite-agent"})
     if (same(name, each)) return true;
   return false;
 }
 
 /// The service that a cgroup path belongs to, as systemd names it; empty: none, or one that people
 /// and timers come in through. A service may have cgroups of its own below it; a scope has not: it
-/// holds what somebody else started. "CI runner UNIT" for a job's.
+/// holds what somebody else started. "CI runner unit NAME", "CI runner user unit NAME" for a job's.
 inline std::string unit_of_cgroup(std::string_view path) {
   const auto ends_with = [](std::string_view text, std::string_view end) {
     return text.size() > end.size() && same(text.substr(text.size() - end.size()), end);
@@ -46,9 +46,8 @@ inline std::string unit_of_cgroup(std::string_view path) {
     std::string_view name = part.substr(0, part.find_first_of("@."));
     for (const char* entry : {"ssh", "sshd", "cron", "crond", "cronie", "atd", "getty", "serial-getty", "user"})
       if (same(name, entry)) return {};
-    if (is_runner_unit(part)) return joined({"CI runner ", part});
     const bool users = rest.find("/user@") != std::string_view::npos;
-    return joined({users ? "systemd user unit " : "systemd unit ", part});
+    return joined({is_runner_unit(part) ? "CI runner " : "systemd ", users ? "user unit " : "unit ", part});
   }
   return {};
 }
@@ -94,13 +93,25 @@ inline std::string read_origin_file(pid_t pid, const char* leaf) {
   return size > 0 ? std::string(text, static_cast<std::size_t>(size)) : std::string();
 }
 
+inline constexpr std::string_view runner_words = "CI runner ";
+
+inline bool is_of_runner(std::string_view origin) noexcept {
+  return same(origin.substr(0, runner_words.size()), runner_words);
+}
+
 /// The service that manages a process ("systemd unit …"), or empty. What has a terminal was started
 /// by hand, though a terminal emulator or a multiplexer may itself be a unit.
 inline std::string managing_unit(pid_t pid) {
   platform::process_stat facts;
   if (platform::read_process_stat(pid, facts) == 0 && facts.terminal != 0) return {};
   const std::string origin = origin_of_cgroups(read_origin_file(pid, "cgroup"));
-  return same(origin.substr(0, 8), "systemd ") ? origin : std::string();
+  if (same(origin.substr(0, 8), "systemd ")) return origin;
+  if (!is_of_runner(origin)) return {};
+  // A job has a parent in the unit: what started it. The runner itself has not, nor, as it may be, what a job has
+  // left: when in doubt the unit's.
+  const bool known = platform::read_process_stat(pid, facts) == 0 && facts.parent > 1;
+  if (known && same(origin_of_cgroups(read_origin_file(facts.parent, "cgroup")), origin)) return {};
+  return joined({"systemd ", std::string_view(origin).substr(runner_words.size())});
 }
 
 /// Where `pid` was started from, as far as can be seen. Never empty.
@@ -108,7 +119,7 @@ inline std::string started_from(pid_t pid) {
   const std::string unit = managing_unit(pid);
   if (!unit.empty()) return unit;
   const std::string origin = origin_of_cgroups(read_origin_file(pid, "cgroup"));
-  const bool of_runner = same(std::string_view(origin).substr(0, 10), "CI runner ");
+  const bool of_runner = is_of_runner(origin);
   const bool in_container =
       same(origin, "container") || ::access("/.dockerenv", F_OK) == 0 || ::access("/run/.containerenv", F_OK) == 0;
   platform::process_stat facts;
