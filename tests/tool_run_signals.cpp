@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <fstream>
+#include <instance_guard/process_identity.hpp>
 #include <string>
 #include <vector>
 
@@ -132,6 +134,10 @@ void tell_all(const std::vector<pid_t>& members, int number) {
 
 /// As systemd's KillMode=control-group.
 void stop_all(const std::vector<pid_t>& members) {
+  // Who was started in the same tick of the kernel's clock may have come after the stop: he is told once more.
+  std::uint64_t youngest = 0;
+  for (const pid_t pid : members) youngest = std::max(youngest, instance_guard::process_identity::of(pid).start_time);
+  REQUIRE(wait_until([&] { return instance_guard::platform::process_clock_now() > youngest; }));
   for (const int number : {SIGTERM, SIGCONT}) tell_all(members, number);
 }
 

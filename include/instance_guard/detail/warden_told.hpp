@@ -87,7 +87,7 @@ INSTANCE_GUARD_NO_SANITIZE inline bool is_in_together(const warden_state& warden
 /// True if a descendant has had the stop_signal that the warden was sent: it was there already, in the
 /// same cgroup, or in the warden's own below it: who delegates one signals those below it as well.
 INSTANCE_GUARD_NO_SANITIZE inline bool was_told_to_stop(const warden_state& warden, const scanned& entry) noexcept {
-  if (warden.told_until == 0 || entry.start_time > warden.told_until) return false;
+  if (warden.told_until == 0 || entry.start_time >= warden.told_until) return false;
   if (is_in_together(warden, entry.pid)) return true;
   const uint64_t group = control_group_of(entry.pid);
   return group != 0 && group == control_group_of(warden.self);
