@@ -41,6 +41,7 @@ set(instance_guard_headers
   include/instance_guard/detail/group_slot.hpp
   include/instance_guard/detail/group_spawn.hpp
   include/instance_guard/detail/group_start.hpp
+  include/instance_guard/detail/keep_mark.hpp
   include/instance_guard/detail/left_over.hpp
   include/instance_guard/detail/lock_acquire.hpp
   include/instance_guard/detail/lock_attempt.hpp

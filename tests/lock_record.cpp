@@ -33,6 +33,18 @@ lock_record sample() {
   record.acquired_at += std::chrono::milliseconds(1'774'141'080'123);
   record.grace = std::chrono::milliseconds(5000);
   record.mark = "0123456789abcdef0123456789abcdef";
+  record.control_group = "/system.slice/two words\n.service/instance-guard.7-99";
+  killed_holder killed;
+  killed.process = killed.warden = record.process;
+  killed.warden.pid = 7;
+  killed.warden.start_time = 99;
+  killed.user = 501;
+  killed.grace = std::chrono::milliseconds(70);
+  killed.mark = record.mark + "-0123456789abcdef";
+  killed.control_group = "/user.slice/dbus-:1.2-x.service/instance-guard.7-99";
+  record.unswept = {killed, killed};
+  record.unswept[1].warden = {};
+  record.unswept[1].control_group.clear();
   record.uid = 501;
   record.executable_device = 42;
   record.executable_inode = UINT64_MAX;
@@ -59,6 +71,17 @@ void check_same(const lock_record& a, const lock_record& b) {
   CHECK(a.acquired_at == b.acquired_at);
   CHECK(a.grace == b.grace);
   CHECK(a.mark == b.mark);
+  CHECK(a.control_group == b.control_group);
+  REQUIRE(a.unswept.size() == b.unswept.size());
+  for (std::size_t i = 0; i < a.unswept.size(); ++i) {
+    const killed_holder &one = a.unswept[i], &other = b.unswept[i];
+    CHECK(one.process == other.process);
+    CHECK(one.user == other.user);
+    CHECK(one.grace == other.grace);
+    CHECK(one.mark == other.mark);
+    CHECK(one.warden == other.warden);
+    CHECK(one.control_group == other.control_group);
+  }
   CHECK(a.uid == b.uid);
   CHECK(a.executable_device == b.executable_device);
   CHECK(a.executable_inode == b.executable_inode);
@@ -82,6 +105,9 @@ TEST_CASE("a record is read back as it was written, whatever bytes are in it") {
 
 TEST_CASE("a record never exceeds 4 KiB; arguments are what is left out") {
   lock_record record = sample();
+  record.control_group = std::string(320, '/');
+  record.unswept.assign(4, record.unswept[0]);
+  for (killed_holder& each : record.unswept) each.control_group = record.control_group;
   record.arguments.assign(1000, std::string(300, '\n'));
   record.executable = std::string(5000, 'e');
   record.working_directory = std::string(5000, 'd');

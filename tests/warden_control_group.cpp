@@ -146,6 +146,31 @@ TEST_CASE("a child that asks to be kept is spared, and the others end by signals
   CHECK(place.nothing_below());
 }
 
+TEST_CASE("where a child has made a group below, whose members are not listed, the kernel is not asked") {
+  const delegated place(unique_name("cgroup"));
+  if (!place.works) return;
+  scene s;
+  canary stranger;
+  forked owner([&](teller test) {
+    if (!place.group.enter()) return 1;
+    process_group group({.grace = 50ms});
+    child one = group.spawn(s.words({"daemon", "ignore", "sleep"}), {.out = stdio::pipe()});
+    if (await_ready(one.out()) == 0) return 2;
+    const std::string below = place.group.below().at(0) + "/payload";
+    if (!std::filesystem::create_directory(below)) return 3;
+    if (!(std::ofstream(below + "/cgroup.procs") << stranger.pid()).flush().good()) return 4;
+    const std::string report = mechanism_of(group.terminate());
+    if (report != "cgroup, empty") test.say(report);
+    if (!(std::ofstream(place.group.path() + "/cgroup.procs") << stranger.pid()).flush().good()) return 5;
+    std::filesystem::remove(below);
+    return 0;
+  });
+  for (auto line = owner.line(60s); line; line = owner.line(60s)) FAIL_CHECK(*line);
+  CHECK(owner.wait().success());
+  CHECK(stranger.alive());
+  CHECK(place.nothing_below());
+}
+
 TEST_CASE("owner and warden killed at once: also what has forgotten everything ends before the next start") {
   for (const bool ordinary : {false, true}) {
     if (ordinary && !is_root()) continue;
@@ -253,9 +278,9 @@ TEST_CASE("a record can't point at somebody else's group") {
   REQUIRE(std::filesystem::create_directory(whole));
   REQUIRE((std::ofstream(whole + "/cgroup.procs") << before.pid()).flush().good());
   const std::string& service = place.group.place();
-  lock_record record;
+  killed_holder record;
   record.process = record.warden = dead;
-  record.uid = ::geteuid();
+  record.user = ::geteuid();
   // By its name and owner it could be the dead one's; but who is in it was there before.
   record.control_group = service + "/" + named;
   instance_guard::detail::sweep_control_group(record);
@@ -264,10 +289,10 @@ TEST_CASE("a record can't point at somebody else's group") {
        {service, std::string("/"), std::string(), service + "/../" + service + "/" + named}) {
     platform::control_group group;
     CAPTURE(other);
-    CHECK(platform::open_control_group(group, other.c_str(), dead.pid, dead.start_time, record.uid) < 0);
+    CHECK(platform::open_control_group(group, other.c_str(), dead.pid, dead.start_time, record.user) < 0);
   }
   platform::control_group group;
-  CHECK(platform::open_control_group(group, record.control_group.c_str(), dead.pid, dead.start_time, record.uid + 1) ==
+  CHECK(platform::open_control_group(group, record.control_group.c_str(), dead.pid, dead.start_time, record.user + 1) ==
         -EPERM);
   REQUIRE((std::ofstream(place.group.path() + "/cgroup.procs") << before.pid()).flush().good());
   instance_guard::detail::sweep_control_group(record);  // empty now

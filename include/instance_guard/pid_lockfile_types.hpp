@@ -56,6 +56,8 @@ struct killed_holder {
   uid_t user = static_cast<uid_t>(-1);  ///< who owned the file that said so
   std::chrono::milliseconds grace{0};
   std::string mark = {};
+  process_identity warden = {};    ///< with control_group
+  std::string control_group = {};  ///< as in lock_record
 };
 
 /// What a lock file says of its holder.

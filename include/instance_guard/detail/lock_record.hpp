@@ -144,6 +144,14 @@ inline void format_record(const lock_record& record, record_text& out) noexcept 
       to.text(":");
     }
     to.text(each.mark);
+    if (!each.control_group.empty()) {
+      to.text(":");
+      to.number(static_cast<std::uint64_t>(each.warden.pid));
+      to.text(":");
+      to.number(each.warden.start_time);
+      to.text(":");
+      to.text(each.control_group);
+    }
     to.line_end();
   }
   to.field("name", record.name, 64);
@@ -241,13 +249,33 @@ inline bool parse_unswept(std::string_view value, killed_holder& result) {
     if (colon == std::string_view::npos || !parse_number(value.substr(0, colon), most[i], part[i])) return false;
     value.remove_prefix(colon + 1);
   }
-  if (!is_mark_text(value)) return false;
+  const std::string_view mark = value.substr(0, value.find(':'));
+  if (!is_mark_text(mark)) return false;
+  value.remove_prefix(mark.size());
+  std::uint64_t warden[2] = {};
+  for (int i = 0; i < 2 && !value.empty(); ++i) {
+    const std::size_t colon = value.find(':', 1);
+    if (colon == std::string_view::npos || !parse_number(value.substr(1, colon - 1), most[i], warden[i])) return false;
+    value.remove_prefix(colon);
+  }
+  if (!value.empty()) {
+    result.warden.pid = static_cast<pid_t>(warden[0]);
+    result.warden.start_time = warden[1];
+    result.control_group = value.substr(1);
+  }
   result.process.pid = static_cast<pid_t>(part[0]);
   result.process.start_time = part[1];
   result.user = static_cast<uid_t>(part[2]);
   result.grace = std::chrono::milliseconds(static_cast<std::int64_t>(part[3]));
-  result.mark = value;
+  result.mark = mark;
   return true;
+}
+
+/// True if it can stand in a line of a record as it is, and leaves room for others.
+inline bool is_plain_path(std::string_view path) noexcept {
+  bool good = !path.empty() && path.size() <= 320;
+  for (const char c : path) good = good && c > ' ' && c < 127;
+  return good;
 }
 
 /// What the next holder has to end the strays of: the dead one's, and what that one had not done.
@@ -256,7 +284,11 @@ inline std::vector<killed_holder> unswept_after(const lock_record& dead, uid_t f
   std::vector<killed_holder> result;
   const std::size_t count = dead.unswept.size() + (dead.mark.empty() ? 0 : 1);
   for (std::size_t i = count > most ? count - most : 0; i < dead.unswept.size(); ++i) result.push_back(dead.unswept[i]);
-  const killed_holder last = {dead.process, file_owner, dead.grace, dead.mark};
+  killed_holder last = {dead.process, file_owner, dead.grace, dead.mark};
+  if (is_plain_path(dead.control_group)) {
+    last.warden = dead.warden;
+    last.control_group = std::string(dead.control_group);
+  }
   if (!dead.mark.empty()) result.push_back(last);
   return result;
 }
@@ -339,6 +371,9 @@ inline std::optional<lock_record> parse_record(std::string_view text) {
   for (std::size_t i = 0; i < record.unswept.size(); ++i) {
     record.unswept[i].process.boot = record.process.boot;
     record.unswept[i].process.pid_namespace = record.process.pid_namespace;
+    if (record.unswept[i].warden.pid <= 0) continue;
+    record.unswept[i].warden.boot = record.process.boot;
+    record.unswept[i].warden.pid_namespace = record.process.pid_namespace;
   }
   if (record.warden.pid > 0) {  // the warden runs beside its owner: same boot, same namespace
     record.warden.boot = record.process.boot;

@@ -75,8 +75,8 @@ inline void single_instance::sweep(pid_lockfile& lock, std::error_code& ec) {
     owner.record_user = each.user;
     owner.grace = each.grace;
     detail::sweep_dead_owner(owner, ec);
+    detail::sweep_control_group(each);
   }
-  if (const std::optional<lock_record> dead = lock.recovered_from()) detail::sweep_control_group(*dead);
   // What can't be looked at can't be ended; the name is ours all the same.
   lock_record changes = lock.record();
   changes.unswept.clear();

@@ -99,6 +99,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void begin_ending(warden_state& warden, int64_
   const int64_t end = grace > INT64_MAX - now ? INT64_MAX : now + grace;
   if (warden.phase == ending::none) {
     warden.phase = ending::stopping;
+    warden.together_spares = false;
     warden.phase_began = now;
     for (warden_nested& each : warden.nested) each.told = false;
     warden.phase_ends = end;

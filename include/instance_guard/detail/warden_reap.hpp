@@ -60,7 +60,8 @@ INSTANCE_GUARD_NO_SANITIZE inline void reap(warden_state& warden) noexcept {
       warden.program_code = info.si_code;
       warden.program_status = info.si_status;
       warden.owner_gone = warden.owner_closed = true;
-      warden.end_began = warden.strays_done = false;  // until now it could start others
+      // Until now it could start others. What another program has started, that it executed, is none of the group's.
+      if (warden.replaced == 0) warden.end_began = warden.strays_done = false;
     }
     wire::ended what;
     what.code = info.si_code;

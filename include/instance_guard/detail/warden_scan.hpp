@@ -7,11 +7,10 @@
 #pragma once
 
 #include "../platform/platform.hpp"
+#include "keep_mark.hpp"
 #include "warden_state.hpp"
 
 namespace instance_guard::detail {
-
-inline constexpr char keep_mark[] = "INSTANCE_GUARD_KEEP=1";
 
 /// The entry of a process in an ascending list, or null.
 INSTANCE_GUARD_NO_SANITIZE inline scanned* find_scanned(raw_array<scanned>& list, pid_t pid) noexcept {
@@ -22,31 +21,6 @@ INSTANCE_GUARD_NO_SANITIZE inline scanned* find_scanned(raw_array<scanned>& list
     else high = middle;
   }
   return low < list.size() && list[low].pid == pid ? &list[low] : nullptr;
-}
-
-/// True if the environment that the process was started with has the keep mark.
-INSTANCE_GUARD_NO_SANITIZE inline bool has_keep_mark(pid_t pid) noexcept {
-  char path[64];
-  const int file = sys::open(platform::proc_path(path, pid, "environ"), O_RDONLY | O_CLOEXEC);
-  if (file < 0) return false;
-  char text[4096];
-  size_t matched = 0;  // bytes of the mark that the current variable has agreed with
-  bool agrees = true, found = false;
-  long got = 0;
-  while (!found && ((got = sys::read(file, text, sizeof text)) > 0 || got == -EINTR)) {
-    for (long i = 0; i < got && !found; ++i) {
-      if (text[i] == '\0') {
-        found = agrees && matched == sizeof keep_mark - 1;
-        matched = 0;
-        agrees = true;
-      } else {
-        agrees = agrees && matched < sizeof keep_mark - 1 && text[i] == keep_mark[matched];
-        ++matched;
-      }
-    }
-  }
-  sys::close(file);
-  return found;
 }
 
 /// Takes down one process. False: there is no memory for it.

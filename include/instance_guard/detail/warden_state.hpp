@@ -133,6 +133,7 @@ struct warden_state {
   int owner_status = -1;                  ///< /proc/<owner>/status
   uint32_t mechanism = 0;                 ///< containment
   bool together_ended = false;            ///< by the kernel: nobody can be born in it any more
+  bool together_spares = false;           ///< somebody in it is to be kept: in this end the kernel is not asked
   platform::control_group together = {};  ///< of all that it starts, if the kernel can end them at once
   platform::process_rights rights = {};
   platform::process_attributes attributes = {};

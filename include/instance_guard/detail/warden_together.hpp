@@ -8,6 +8,7 @@
 
 #include "../platform/platform.hpp"
 #include "../process_group_types.hpp"
+#include "keep_mark.hpp"
 #include "warden_scan.hpp"
 #include "warden_spawn.hpp"
 #include "warden_state.hpp"
@@ -63,29 +64,36 @@ INSTANCE_GUARD_NO_SANITIZE inline void renew_together(warden_state& warden) noex
   make_together(warden);
 }
 
-/// True if a member is one of those that the warden ends: its parents lead to the warden, and neither it nor
-/// one of them is to be spared.
-INSTANCE_GUARD_NO_SANITIZE inline bool may_end_member(warden_state& warden, pid_t pid) noexcept {
-  for (int depth = 0; depth < 256 && pid > 1; ++depth) {
-    if (pid == warden.self) return true;
+/// True if a member is one of those that the warden ends: it may be signalled, its parents lead to the warden, and
+/// neither it nor one of them is to be spared. What can't be told is a no.
+INSTANCE_GUARD_NO_SANITIZE inline bool may_end_member(warden_state& warden, pid_t member) noexcept {
+  const int reached = sys::kill(member, 0);
+  if (reached < 0) return reached == -ESRCH;  // the kernel does not ask whose a member is
+  pid_t at = member;
+  for (int depth = 0; depth < 256 && at != warden.self; ++depth) {
     platform::process_stat facts;
-    const int result = platform::read_process_stat(pid, facts);
-    if (result == -ENOENT || result == -ESRCH) return true;  // it has ended
-    if (result != 0 || facts.state == 'D') return false;     // its environment may not be looked at
-    const scanned* known = find_scanned(warden.now, pid);
-    if (known != nullptr && known->start_time == facts.start_time && (known->flags & is_looked_at) != 0)
+    if (at <= 1 || platform::read_process_stat(at, facts) != 0) return at == member && sys::kill(at, 0) == -ESRCH;
+    if (facts.state == 'D') return false;  // its environment may not be looked at
+    const keep_answer keep = facts.state == 'Z' ? keep_answer::no : keep_mark_of(at);
+    if (keep == keep_answer::yes) warden.together_spares = true;
+    if (keep != keep_answer::no) return false;
+    const scanned* known = find_scanned(warden.now, at);
+    if (known != nullptr && known->start_time == facts.start_time && (known->flags & is_looked_at) != 0) {
+      if ((known->flags & is_kept) != 0) warden.together_spares = true;
       return is_target(*known);
-    if (has_keep_mark(pid)) return false;
-    pid = facts.parent;
+    }
+    at = facts.parent;
   }
-  return false;
+  return at == warden.self;
 }
 
 /// Ends all that are left in the group, unless one of them is to be spared. They are held still for the look:
 /// what forks as fast as it can would leave the warden no time for it (200 such on two processors: 20 s).
 INSTANCE_GUARD_NO_SANITIZE inline void end_together(warden_state& warden) noexcept {
   // The program is in it as well: it is ended by nobody but itself.
-  if (warden.together.kill < 0 || warden.program > 0 || platform::is_control_group_empty(warden.together)) return;
+  if (warden.together.kill < 0 || warden.program > 0 || warden.together_spares ||
+      platform::is_control_group_empty(warden.together) || platform::has_groups_below(warden.together))
+    return;
   platform::freeze_control_group(warden.together, true);
   struct search {
     warden_state* warden;
@@ -97,7 +105,9 @@ INSTANCE_GUARD_NO_SANITIZE inline void end_together(warden_state& warden) noexce
     return !all.spare;
   };
   const int result = platform::cgroup::for_each_member(warden.together.directory, visit, &members);
-  if (result == 0 && !members.spare && platform::kill_control_group(warden.together) == 0) warden.together_ended = true;
+  if (result == 0 && !members.spare && !platform::has_groups_below(warden.together) &&
+      platform::kill_control_group(warden.together) == 0)
+    warden.together_ended = true;
   platform::freeze_control_group(warden.together, false);
 }
 

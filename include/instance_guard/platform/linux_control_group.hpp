@@ -153,6 +153,21 @@ INSTANCE_GUARD_NO_SANITIZE inline bool is_own(int group) noexcept {
   return for_each_member(group, visit, &own) == 0 && own.found;
 }
 
+/// Whether a small file of the group has that word.
+INSTANCE_GUARD_NO_SANITIZE inline bool tells(int group, const char* name, const char* word) noexcept {
+  const int file = sys::openat(group, name, O_RDONLY | O_CLOEXEC);
+  if (file < 0) return false;
+  char text[128] = {};
+  sys::read(file, text, sizeof text - 1);
+  sys::close(file);
+  for (const char* at = text; *at != '\0'; ++at) {
+    size_t same = 0;
+    while (word[same] != '\0' && at[same] == word[same]) ++same;
+    if (word[same] == '\0') return true;
+  }
+  return false;
+}
+
 INSTANCE_GUARD_NO_SANITIZE inline int write_to(int group, const char* file, const char* text, size_t size) noexcept {
   const int open = sys::openat(group, file, O_WRONLY | O_CLOEXEC);
   if (open < 0) return open;
@@ -198,7 +213,8 @@ INSTANCE_GUARD_NO_SANITIZE inline bool maker_of(const char* name, pid_t& pid, ui
   return part == 1 && parts[0] > 0 && parts[0] <= INT32_MAX;
 }
 
-/// Removes the groups of wardens that were killed. Only empty ones can be removed.
+/// Removes the groups of wardens that were killed. Only empty ones can be removed; others are let go on, if
+/// their warden held them still when it was killed.
 INSTANCE_GUARD_NO_SANITIZE inline void remove_abandoned(int parent) noexcept {
   alignas(8) char entries[4096];
   for (long got = 0; (got = sys::getdents(parent, entries, sizeof entries)) > 0;)
@@ -213,7 +229,11 @@ INSTANCE_GUARD_NO_SANITIZE inline void remove_abandoned(int parent) noexcept {
       if (!maker_of(name, pid, start_time)) continue;
       const int result = read_process_stat(pid, facts);
       const bool dead = result == -ENOENT || result == -ESRCH || (result == 0 && facts.start_time != start_time);
-      if (dead) system_call(SYS_unlinkat, parent, word(name), AT_REMOVEDIR);
+      if (!dead || system_call(SYS_unlinkat, parent, word(name), AT_REMOVEDIR) == 0) continue;
+      const int group = sys::openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+      if (group < 0) continue;
+      if (tells(group, "cgroup.freeze", "1")) write_to(group, "cgroup.freeze", "0", 1);
+      sys::close(group);
     }
 }
 
@@ -263,36 +283,23 @@ INSTANCE_GUARD_NO_SANITIZE inline int kill_control_group(const control_group& gr
   return result < 0 ? static_cast<int>(result) : 0;
 }
 
-namespace cgroup {
-
-/// Whether cgroup.events has that word.
-INSTANCE_GUARD_NO_SANITIZE inline bool tells(int group, const char* word) noexcept {
-  const int file = sys::openat(group, "cgroup.events", O_RDONLY | O_CLOEXEC);
-  if (file < 0) return false;
-  char text[128] = {};
-  sys::read(file, text, sizeof text - 1);
-  sys::close(file);
-  for (const char* at = text; *at != '\0'; ++at) {
-    size_t same = 0;
-    while (word[same] != '\0' && at[same] == word[same]) ++same;
-    if (word[same] == '\0') return true;
-  }
-  return false;
-}
-
-}  // namespace cgroup
-
 /// Whether nobody lives in the group or below it.
 INSTANCE_GUARD_NO_SANITIZE inline bool is_control_group_empty(const control_group& group) noexcept {
-  return cgroup::tells(group.directory, "populated 0");
+  return cgroup::tells(group.directory, "cgroup.events", "populated 0");
 }
 
-/// Holds all in the group still, or lets them go on. Waits up to 100 ms until they are still: who
+/// Whether there are groups below it: what is written to it counts for their members as well, which it does not list.
+INSTANCE_GUARD_NO_SANITIZE inline bool has_groups_below(const control_group& group) noexcept {
+  return !cgroup::tells(group.directory, "cgroup.stat", "nr_descendants 0\n");
+}
+
+/// Holds all in the group still, or lets them go on. Waits up to 20 ms until they are still: who
 /// sleeps uninterruptibly is late. SIGKILL ends them all the same.
 INSTANCE_GUARD_NO_SANITIZE inline void freeze_control_group(const control_group& group, bool still) noexcept {
   if (cgroup::write_to(group.directory, "cgroup.freeze", still ? "1" : "0", 1) < 0 || !still) return;
-  const int64_t end = sys::monotonic_now() + 100'000'000;
-  while (!cgroup::tells(group.directory, "frozen 1") && sys::monotonic_now() < end) sys::sleep_for(200'000);
+  const int64_t end = sys::monotonic_now() + 20'000'000;
+  while (!cgroup::tells(group.directory, "cgroup.events", "frozen 1") && sys::monotonic_now() < end)
+    sys::sleep_for(200'000);
 }
 
 /// The path of the group that this process, which is in the caller's own group or made the one that

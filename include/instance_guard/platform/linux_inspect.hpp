@@ -241,8 +241,10 @@ INSTANCE_GUARD_NO_SANITIZE inline int view_control_group(const process_view& vie
   uint64_t hash = 0xcbf29ce484222325U;  // FNV-1a, 64 bits
   uint64_t above = 0;                   // up to the last slash, with it where it is the root
   size_t matched = 0;                   // bytes of the prefix that the part behind it has agreed with
+  int dashes = 0;
   bool agrees = false;
   char before = 0;
+  const auto is_digit = [](char c) noexcept { return c >= '0' && c <= '9'; };
   const auto add = [](uint64_t sum, char c) noexcept { return (sum ^ static_cast<unsigned char>(c)) * 0x100000001b3U; };
   long got = 0;
   while ((got = sys::read(file, buffer, size)) > 0 || got == -EINTR)
@@ -251,13 +253,18 @@ INSTANCE_GUARD_NO_SANITIZE inline int view_control_group(const process_view& vie
       if (c == '/') {
         above = before == ':' ? add(hash, c) : hash;
         matched = 0;
+        dashes = 0;
         agrees = true;
       } else if (c == '\n') {
-        if (agrees && matched == sizeof control_group_prefix - 1) hash = above;
+        if (agrees && dashes == 1 && is_digit(before)) hash = above;  // "instance-guard.PID-START"
         agrees = false;
       } else if (matched < sizeof control_group_prefix - 1) {
         agrees = agrees && c == control_group_prefix[matched];
         ++matched;
+      } else if (c == '-') {
+        agrees = agrees && is_digit(before) && ++dashes == 1;
+      } else {
+        agrees = agrees && is_digit(c);
       }
       hash = add(hash, c);
       before = c;
