@@ -60,4 +60,12 @@ inline bool own_mounts() {
   return ::unshare(CLONE_NEWNS) == 0 && ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
 }
 
+/// False, and why, where a test can't mount something that only it sees: as a user, or in a chroot that is no mount.
+inline bool may_mount() {
+  if (!root_only("mounting")) return false;
+  if (in_child([] { return own_mounts() ? 0 : 1; }) == 0) return true;
+  MESSAGE("skipped: no mounts of one's own here, as in a chroot");
+  return false;
+}
+
 }  // namespace support
