@@ -34,7 +34,10 @@ struct place {
   temporary_directory directory;
   std::string file = directory / "last-ghost";
   std::string path() const { return directory.path().string(); }
-  void put(const std::string& text) const { std::ofstream(file, std::ios::binary) << text; }
+  void put(const std::string& text) const {
+    std::ofstream(file, std::ios::binary) << text;
+    ::chmod(file.c_str(), 0600);  // whatever the umask
+  }
   bool known() const { return tool::read_last_ghost(path(), now).has_value(); }
 };
 
@@ -45,6 +48,26 @@ std::string text_of(const std::string& path) {
 
 std::size_t entries(const std::string& directory) {
   return static_cast<std::size_t>(std::distance(fs::directory_iterator(directory), {}));
+}
+
+/// The place that this environment names.
+std::string place_with(const char* state, const std::string& data, const std::string& user) {
+  ::setenv("STATE_DIRECTORY", state, 1);
+  ::setenv("XDG_STATE_HOME", data.c_str(), 1);
+  const char* old = std::getenv("HOME");
+  const std::string before = old != nullptr ? old : "";
+  ::setenv("HOME", user.c_str(), 1);
+  std::string result = tool::state_directory();
+  if (old != nullptr) ::setenv("HOME", before.c_str(), 1);
+  else ::unsetenv("HOME");
+  ::unsetenv("STATE_DIRECTORY");
+  ::unsetenv("XDG_STATE_HOME");
+  return result;
+}
+
+mode_t mode_of(const std::string& path) {
+  struct stat facts = {};
+  return ::lstat(path.c_str(), &facts) == 0 ? facts.st_mode & 07777 : 0;
 }
 
 /// What `audit --discord` says, with its state below `state`.
@@ -142,25 +165,12 @@ TEST_CASE("a directory that others can write to, or that is somebody else's, is 
 
 TEST_CASE("the place: a service manager's, else the user's own, made when it is needed") {
   const temporary_directory home;
-  const auto with = [](const char* state, const std::string& data, const std::string& user) {
-    ::setenv("STATE_DIRECTORY", state, 1);
-    ::setenv("XDG_STATE_HOME", data.c_str(), 1);
-    const char* old = std::getenv("HOME");
-    const std::string before = old != nullptr ? old : "";
-    ::setenv("HOME", user.c_str(), 1);
-    std::string result = tool::state_directory();
-    if (old != nullptr) ::setenv("HOME", before.c_str(), 1);
-    else ::unsetenv("HOME");
-    ::unsetenv("STATE_DIRECTORY");
-    ::unsetenv("XDG_STATE_HOME");
-    return result;
-  };
   const std::string user = home.path().string();
-  CHECK(with("/var/lib/a:/var/lib/b", "/x", user) == "/var/lib/a");
-  CHECK(with("", "/x", user) == "/x/instance-guard");
-  CHECK(with("relative", "relative", user) == user + "/.local/state/instance-guard");
-  CHECK(with("", "", home / "none").empty());
-  CHECK(with("", "", "").empty());
+  CHECK(place_with("/var/lib/a:/var/lib/b", "/x", user) == "/var/lib/a");
+  CHECK(place_with("", "/x", user) == "/x/instance-guard");
+  CHECK(place_with("relative", "relative", user) == user + "/.local/state/instance-guard");
+  CHECK(place_with("", "", home / "none").empty());
+  CHECK(place_with("", "", "").empty());
   CHECK(!tool::write_last_ghost("", now).empty());
   CHECK(!tool::read_last_ghost("", now));
   const std::string place = user + "/.local/state/instance-guard";
@@ -168,6 +178,63 @@ TEST_CASE("the place: a service manager's, else the user's own, made when it is 
   CHECK(entries(user) == 0);
   CHECK(tool::write_last_ghost(place, now).empty());
   CHECK(tool::read_last_ghost(place, now) == now);
+}
+
+TEST_CASE("whatever the umask, nobody else can write to what is made") {
+  for (const mode_t mask : {mode_t{0}, mode_t{002}, mode_t{022}, mode_t{077}}) {
+    CAPTURE(mask);
+    const temporary_directory home;
+    const std::string state = home / "state", place = state + "/instance-guard";
+    const mode_t before = ::umask(mask);
+    const std::string fault = tool::write_last_ghost(place, now);
+    ::umask(before);
+    CHECK(fault == "");
+    CHECK(tool::read_last_ghost(place, now) == now);
+    CHECK(mode_of(state) == 0700);
+    CHECK(mode_of(place) == 0700);
+    CHECK(mode_of(place + "/last-ghost") == 0600);
+  }
+}
+
+TEST_CASE("nothing is made through a link, or where everybody can put something") {
+  const temporary_directory home, elsewhere;
+  REQUIRE(::symlink(elsewhere.path().c_str(), (home / "link").c_str()) == 0);
+  for (const char* each : {"link/instance-guard", "link//instance-guard", "link/a/b"}) {
+    CAPTURE(each);
+    CHECK(tool::write_last_ghost(home / each, now).find("no place for it") == 0);
+  }
+  CHECK(entries(elsewhere.path().string()) == 0);
+  REQUIRE(::chmod(home.path().c_str(), 0777) == 0);
+  CHECK(tool::write_last_ghost(home / "state/instance-guard", now).find("no place for it") == 0);
+  CHECK(entries(home.path().string()) == 1);
+  REQUIRE(::chmod(home.path().c_str(), 0700) == 0);
+  CHECK(tool::write_last_ghost(home / "state//instance-guard/", now).empty());
+}
+
+TEST_CASE("as root with somebody else's home nothing is made there, nor where a link of theirs leads") {
+  if (!is_root()) {
+    MESSAGE("skipped: needs root, to have a directory of somebody else");
+    return;
+  }
+  const temporary_directory home, own;
+  const std::string user = home.path().string(), root = own.path().string();
+  REQUIRE(::chown(user.c_str(), nobody, nobody) == 0);
+  CHECK(place_with("", "", user).empty());
+  CHECK(place_with("", user, root).empty());
+  CHECK(place_with("", user + "/state", root).empty());
+  CHECK(tool::write_last_ghost(user + "/.local/state/instance-guard", now).find("no place for it") == 0);
+  CHECK(entries(user) == 0);
+  const std::string link = home / "link";
+  REQUIRE(::symlink(root.c_str(), link.c_str()) == 0);
+  REQUIRE(::lchown(link.c_str(), nobody, nobody) == 0);
+  fs::create_directory(own / "deep");
+  CHECK(place_with("", "", link).empty());
+  CHECK(place_with("", link, root).empty());
+  CHECK(place_with("", link + "/deep", root).empty());
+  CHECK(tool::write_last_ghost(link + "/instance-guard", now).find("no place for it") == 0);
+  CHECK(entries(root) == 1);
+  CHECK(place_with("", "", root) == root + "/.local/state/instance-guard");
+  REQUIRE(::chown(user.c_str(), 0, 0) == 0);
 }
 
 TEST_CASE("a clean message tells of the ghost before; a ghost is kept, and a fault of that is a warning") {

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstdlib>
@@ -42,11 +43,47 @@ file_descriptor open_directory(const std::string& path, int& fault) {
   return directory;
 }
 
-/// What is missing of the path, readable by its owner alone.
-void make_directory(const std::string& path) {
-  for (std::size_t slash = path.find('/', 1); slash != std::string::npos; slash = path.find('/', slash + 1))
-    ::mkdir(path.substr(0, slash).c_str(), 0700);
-  ::mkdir(path.c_str(), 0700);
+file_descriptor open_without_link(int below, const std::string& name) {
+  return file_descriptor(
+      ::openat(below, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK));
+}
+
+/// Makes what is missing of the path, readable by its owner alone: through no link, and only below a directory of
+/// one's own where not everybody can put something. False: there is none.
+bool make_directory(const std::string& path) {
+  const auto is_own = [](const file_descriptor& directory) {
+    struct stat facts = {};
+    return directory && ::fstat(directory.get(), &facts) == 0 && facts.st_uid == ::geteuid() &&
+           (facts.st_mode & S_IWOTH) == 0;
+  };
+  std::size_t end = path.size();
+  struct stat facts = {};
+  while (end > 1 && ::lstat(path.substr(0, end).c_str(), &facts) != 0) {
+    end = path.rfind('/', end - 1);
+    while (end > 0 && path[end - 1] == '/') --end;  // a link with a slash behind it would be followed
+  }
+  file_descriptor at = open_without_link(AT_FDCWD, end == 0 ? "/" : path.substr(0, end));
+  while (is_own(at)) {
+    const std::size_t begin = path.find_first_not_of('/', end);
+    if (begin == std::string::npos) return true;
+    end = std::min(path.find('/', begin), path.size());
+    const std::string name = path.substr(begin, end - begin);
+    if (::mkdirat(at.get(), name.c_str(), 0700) != 0 && errno != EEXIST) return false;
+    at = open_without_link(at.get(), name);
+  }
+  return false;
+}
+
+/// Whether somebody else has a say in where this leads. For root that is already whoever owns a part of the path.
+bool is_of_others(const std::string& path) {
+  const auto is_foreign = [](const struct stat& facts) { return facts.st_uid != ::geteuid() && facts.st_uid != 0; };
+  struct stat facts = {};
+  if (::stat(path.c_str(), &facts) == 0 && is_foreign(facts)) return true;
+  for (std::size_t end = ::geteuid() == 0 ? 1 : path.size(); end <= path.size(); ++end)
+    if ((end == path.size() || path[end] == '/') && ::lstat(path.substr(0, end).c_str(), &facts) == 0 &&
+        is_foreign(facts))
+      return true;
+  return false;
 }
 
 /// Its number, if `text` is one line of digits and nothing else.
@@ -75,11 +112,12 @@ std::string state_directory() {
   // A service manager that gives several separates them by colons.
   const std::string given = variable("STATE_DIRECTORY");
   if (is_absolute(given)) return given.substr(0, given.find(':'));
-  if (const std::string state = variable("XDG_STATE_HOME"); is_absolute(state)) return state + "/instance-guard";
+  if (const std::string state = variable("XDG_STATE_HOME"); is_absolute(state))
+    return is_of_others(state) ? "" : state + "/instance-guard";
   const std::string home = variable("HOME");
   struct stat facts = {};
-  // A home that is not there is not made.
-  if (!is_absolute(home) || ::stat(home.c_str(), &facts) != 0) return {};
+  // A home that is not there is not made; somebody else's (of sudo -E) is left alone.
+  if (!is_absolute(home) || ::stat(home.c_str(), &facts) != 0 || is_of_others(home)) return {};
   return home + "/.local/state/instance-guard";
 }
 
@@ -102,11 +140,11 @@ std::optional<wall_time> read_last_ghost(const std::string& path, wall_time now)
 }
 
 std::string write_last_ghost(const std::string& path, wall_time at) {
-  if (path.empty()) return "no place for it: neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME";
+  if (path.empty()) return "no place for it: neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME is this user's own";
   int fault = 0;
   file_descriptor directory = open_directory(path, fault);
   if (fault == ENOENT) {
-    make_directory(path);
+    if (!make_directory(path)) return "no place for it: " + path + " can't be made in a directory of this user's own";
     directory = open_directory(path, fault);
   }
   const std::string temporary = "." + std::string(file_name) + "." + std::to_string(::getpid());

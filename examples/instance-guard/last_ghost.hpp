@@ -13,14 +13,14 @@ namespace tool {
 
 using wall_time = std::chrono::system_clock::time_point;
 
-/// Where it is kept; empty: the environment names no place.
+/// Where it is kept; empty: the environment names no place, or somebody else's.
 std::string state_directory();
 
 /// When the last one was seen; empty: none is on record, or what is there can't be believed.
 std::optional<wall_time> read_last_ghost(const std::string& directory, wall_time now);
 
-/// Keeps the time; makes the directory if it is not there. What went wrong, for people; empty:
-/// nothing.
+/// Keeps the time; makes the directory if it is not there, below one of the user's own. What went wrong, for people;
+/// empty: nothing.
 std::string write_last_ghost(const std::string& directory, wall_time at);
 
 }  // namespace tool
