@@ -7,6 +7,7 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <instance_guard/detail/census_duplicate.hpp>
 #include <instance_guard/detail/census_git.hpp>
 #include <random>
 #include <string>
@@ -66,10 +67,20 @@ TEST_CASE("a checkout that did not move, or came back, is not called moved") {
         reading::nothing);
   // Within the second of the start nobody can tell which was first.
   CHECK(repository(line('0', 'a', start - 50) + line('a', 'b', start)).moved().how == reading::nothing);
+  CHECK(repository(line('0', 'a', start - 50)).moved().to == std::string(40, 'a'));
   // Cloned since: what was there before is not known.
   CHECK(repository(line('0', 'a', start + 50, "clone: from x") + line('a', 'b', start + 90)).moved().how ==
         reading::nothing);
   CHECK(repository("").moved().how == reading::nothing);
+}
+
+TEST_CASE("where the reflog does not reach the start, no commit is said to be what runs") {
+  const std::string expired = line('b', 'c', start + 50) + line('c', 'c', start + 90, "checkout: moving");
+  for (const std::string& text : {line('0', 'a', start + 50, "clone: from x"), expired, std::string("\n")}) {
+    CAPTURE(text);
+    CHECK(repository(text).moved().how == reading::nothing);
+    CHECK(repository(text).moved().to.empty());
+  }
 }
 
 TEST_CASE("what changes no file is no update: a commit, the steps of a rebase") {
@@ -293,6 +304,34 @@ TEST_CASE("an index tells whether a path is one of the checkout's") {
     CHECK(find_in_index(text, "bo", 20) == is_tracked::no);
     CHECK(find_in_index(text, "shiva/main.py", 20) == is_tracked::no);
   }
+}
+
+TEST_CASE("a duplicate's commit is told where it is what runs: not of a process that is stale otherwise") {
+  const repository one(line('0', 'a', start - 50));
+  std::ofstream(one.root + "/.git/index") << index_of(2, {"main.py"});
+  instance_guard::process_info info;
+  info.user = ::geteuid();
+  census_process of;
+  of.info = &info;
+  of.same_root = true;
+  of.program.interpreter = language::python;
+  of.program.path = of.program.key = one.root + "/main.py";
+  stale_code code;
+  code.checkout = find_checkout(of.program.path, info.user, one.slow);
+  code.git = one.moved();
+  instance_guard::census_entry plain, replaced, unknown;
+  add_commits(of, code, plain);
+  REQUIRE(plain.proof.size() == 1);
+  CHECK(plain.proof[0].key == "commit_now");
+  CHECK(plain.proof[0].value == std::string(40, 'a'));
+  code.changes.push_back({"script_newer", of.program.path, {}, {}});
+  add_commits(of, code, replaced);
+  CHECK(replaced.proof.empty());
+  code.changes.clear();
+  std::ofstream(one.log) << line('0', 'a', start + 50, "clone: from x");
+  code.git = one.moved();
+  add_commits(of, code, unknown);
+  CHECK(unknown.proof.empty());
 }
 
 TEST_CASE("an index that is cut, split, of another version or no index tells nothing") {

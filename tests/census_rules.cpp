@@ -2,7 +2,9 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
+#include <instance_guard/detail/census_stale.hpp>
 #include <instance_guard/ghost_census.hpp>
 #include <string>
 #include <vector>
@@ -29,6 +31,35 @@ TEST_CASE("what runs by hand for long is noted; what a service looks after is no
   census_options later;
   later.older_than = 26h;
   CHECK(notes(paper_host().with(old).take(later), note_kind::long_running) == 0);
+}
+
+TEST_CASE("of which day the code of several is: one day if it is the same of all, else from and to") {
+  const std::string path = "/nonexistent/bin/bot";
+  draft oldest = managed(1);
+  oldest.arguments = {path};
+  oldest.executable = path;
+  oldest.deleted = true;
+  oldest.age = 24h * 9;
+  draft middle = oldest, youngest = oldest;
+  middle.number = 2;
+  middle.age = 24h * 5;
+  youngest.number = 3;
+  youngest.age = 24h * 2;
+  const auto day = [](const census& of, std::size_t at) {
+    return instance_guard::detail::local_date(of.ghosts[0].processes[at].process.started_at);
+  };
+  const census apart = paper_host().with(oldest).with(youngest).with(middle).take();
+  REQUIRE(kinds(apart) == std::vector<std::string>{"stale"});
+  REQUIRE(apart.ghosts[0].processes.size() == 3);
+  std::vector<std::string> days;
+  for (std::size_t i = 0; i < 3; ++i) days.push_back(day(apart, i));
+  std::sort(days.begin(), days.end());
+  CHECK(apart.ghosts[0].headline ==
+        "3 x bot run code of " + days.front() + " to " + days.back() + " that has been replaced");
+  youngest.age = middle.age = oldest.age;
+  const census together = paper_host().with(oldest).with(youngest).with(middle).take();
+  REQUIRE(kinds(together) == std::vector<std::string>{"stale"});
+  CHECK(together.ghosts[0].headline == "3 x bot run code of " + day(together, 0) + " that has been replaced");
 }
 
 TEST_CASE("processes of others are counted, not looked at") {

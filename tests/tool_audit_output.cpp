@@ -165,6 +165,7 @@ TEST_CASE("the incident, in 120 columns: one table") {
   CHECK(text.find("SEVERITY  KIND       PID") != std::string::npos);
   CHECK(text.find("MANAGED BY") != std::string::npos);
   CHECK(text.find("keep  python3 shiva/main.py") != std::string::npos);
+  CHECK(text.find("code 51877 HEAD 9999999, 88120 HEAD was 4444444\n") != std::string::npos);
   CHECK(text.find("19x") != std::string::npos);
 }
 

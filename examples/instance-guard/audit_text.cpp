@@ -49,16 +49,6 @@ std::string trimmed(std::string line) {
   return line + "\n";
 }
 
-/// "HEAD 9f31c02", "HEAD was 41be77a": the commit that it runs, of a checkout.
-std::string commit_of(const census_entry& entry) {
-  std::string text;
-  for (const evidence& each : entry.proof) {
-    if (each.key == "commit_now" && text.empty()) text = "HEAD " + shown(each.value.substr(0, 7));
-    if (each.key == "commit_at_start") text = "HEAD was " + shown(each.value.substr(0, 7));
-  }
-  return text;
-}
-
 /// "keep  51877    7d 2h   142 MB  launchd com.knox.shiva   args: +--debug"
 std::string duplicate_rows(const audit_report& report, const ghost& found, std::size_t columns) {
   constexpr std::size_t indent = 34;
@@ -175,6 +165,15 @@ std::string command_of(const census_entry& entry) {
 std::string age_of(const audit_report& report, const census_entry& entry, const char* between) {
   return age(std::chrono::duration_cast<std::chrono::seconds>(report.census.taken_at - entry.process.started_at),
              between);
+}
+
+std::string commit_of(const census_entry& entry) {
+  std::string text;
+  for (const evidence& each : entry.proof) {
+    if (each.key == "commit_now" && text.empty()) text = "HEAD " + shown(each.value.substr(0, 7));
+    if (each.key == "commit_at_start") text = "HEAD was " + shown(each.value.substr(0, 7));
+  }
+  return text;
 }
 
 std::string audit_text(const audit_report& report, std::size_t columns) {

@@ -57,6 +57,15 @@ std::string process_row(const audit_report& report, const ghost& found, const ce
                  share_of_cpu(report, {each}), shown(each.managed_by.text()), role + command_of(each), columns);
 }
 
+/// "51877 HEAD 9f31c02, 88120 HEAD was 41be77a".
+std::string commits_of(const ghost& found) {
+  std::string text;
+  for (const census_entry& each : found.processes)
+    if (const std::string commit = commit_of(each); found.kind == ghost_kind::duplicate && !commit.empty())
+      text += (text.empty() ? "" : ", ") + std::to_string(each.process.id.pid) + " " + commit;
+  return text;
+}
+
 }  // namespace
 
 std::string audit_wide_table(const audit_report& report, std::size_t columns) {
@@ -75,6 +84,8 @@ std::string audit_wide_table(const audit_report& report, std::size_t columns) {
         begin = blank;
       }
     }
+    if (const std::string commits = commits_of(each); !commits.empty())
+      text += row("        code", commits, indent + 5, columns);
     if (!each.why.empty()) text += row("        why", shown(each.why), indent + 5, columns);
     if (!each.remedy.empty()) text += row("        do", shown(each.remedy), indent + 5, columns);
   }

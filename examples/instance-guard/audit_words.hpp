@@ -16,6 +16,9 @@ std::string headline_of(const audit_report& report);
 /// Its command line, or its name in brackets; harmless.
 std::string command_of(const instance_guard::census_entry& entry);
 
+/// "HEAD 9f31c02", "HEAD was 41be77a": the commit that it runs, of a checkout; empty: can't be told.
+std::string commit_of(const instance_guard::census_entry& entry);
+
 /// "7d 2h" when the census was taken.
 std::string age_of(const audit_report& report, const instance_guard::census_entry& entry, const char* between = " ");
 

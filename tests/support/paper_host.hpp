@@ -50,6 +50,7 @@ class paper_host {
     std::uint64_t memory = 10 << 20;
     std::string container = {};
     std::chrono::milliseconds processor = 0ms;
+    bool deleted = false;  ///< its executable is no longer there
   };
   paper_host& with(const draft& what) {
     process_info info = row(base + what.number, what.parent == 0 ? 1 : base + what.parent, what.name);
@@ -64,7 +65,7 @@ class paper_host {
     if (what.started != 0) info.id.start_time = what.started;
     process_details more;
     more.arguments = what.arguments;
-    more.executable = {what.executable, 0, 0, false};
+    more.executable = {what.executable, 0, 0, what.deleted};
     more.working_directory.path = what.directory;
     more.cgroup = what.cgroup;
     more.markers = what.markers;

@@ -275,13 +275,13 @@ inline void judge_set(census_view& view, std::vector<instance> set, const census
   }
 }
 
-/// Which commit each of a duplicate runs, where that can be told.
+/// Which commit each of a duplicate runs, where that can be told: not of files that were replaced otherwise.
 inline void add_commits(const census_process& of, const stale_code& code, census_entry& entry) {
   const git_move& git = code.git;
   if (git.how == git_move::reading::moved) {
     entry.proof.push_back({"commit_at_start", git.from});
     entry.proof.push_back({"commit_now", git.to});
-  } else if (git.how == git_move::reading::nothing && !git.to.empty() &&
+  } else if (!code && git.how == git_move::reading::nothing && !git.to.empty() &&
              is_of_checkout(code.checkout, source_place(of), git.to, of.info->user) == is_tracked::yes) {
     entry.proof.push_back({"commit_now", git.to});
   }

@@ -73,7 +73,7 @@ inline git_checkout find_checkout(std::string_view path, uid_t user, const slow_
 struct git_move {
   enum class reading { nothing, moved, unreadable, foreign, too_long } how = reading::nothing;
   std::string from = {};
-  std::string to = {};  ///< HEAD now; also where nothing moved
+  std::string to = {};  ///< HEAD now; where nothing moved only if the reflog tells that from the start on
   std::size_t updates = 0;
   std::chrono::system_clock::time_point newest = {};
 };
@@ -173,7 +173,7 @@ inline git_move moved_since(const git_checkout& checkout, std::chrono::system_cl
     if (!reached && begin > 0) continue;
     // Without a line from before the start it was cloned since: what was there is not known.
     if (!reached || result.updates == 0 || result.from == result.to) {
-      const std::string head = result.to;
+      const std::string head = reached ? result.to : std::string();
       fault(git_move::reading::nothing);
       result.to = head;
       return result;

@@ -1,6 +1,7 @@
 // layer 4: stale processes: alive, and running code that has since been replaced.
 #pragma once
 
+#include <algorithm>
 #include <ctime>
 #include <map>
 #include <string>
@@ -103,6 +104,12 @@ inline std::string local_date(wall_time at) {
   if (::localtime_r(&seconds, &parts) == nullptr || std::strftime(text, sizeof text, "%Y-%m-%d", &parts) == 0)
     return {};
   return text;
+}
+
+/// "2026-03-22", "2026-03-22 to 2026-03-29".
+inline std::string local_dates(wall_time first, wall_time last) {
+  const std::string from = local_date(first), to = local_date(last);
+  return from == to ? from : from + " to " + to;
 }
 
 inline std::string change_text(const code_change& change, std::size_t libraries, wall_time now) {
@@ -221,9 +228,10 @@ inline void report_stale(const census_view& view, const std::vector<stale_code>&
   for (const auto& [key, at] : known) {
     ghost& one = out.ghosts[at];
     bool all = true;
-    wall_time started = now;
+    wall_time first = one.processes.front().process.started_at, last = first;
     for (const census_entry& each : one.processes) {
-      started = std::min(started, each.process.started_at);
+      first = std::min(first, each.process.started_at);
+      last = std::max(last, each.process.started_at);
       const census_process* of = view.find(each.process.id.pid);
       all = all && of != nullptr && of->extra;
     }
@@ -231,7 +239,7 @@ inline void report_stale(const census_view& view, const std::vector<stale_code>&
     one.headline =
         (count == 1 ? one.program + ", pid " + std::to_string(one.processes.front().process.id.pid) + ", runs"
                     : std::to_string(count) + " x " + one.program + " run") +
-        " code of " + local_date(started) + " that has been replaced";
+        " code of " + local_dates(first, last) + " that has been replaced";
     if (all) one.remedy = "ends with the duplicate above";
   }
   if (!upgraded.processes.empty()) {
