@@ -43,7 +43,7 @@ bool has(const std::string& command) {
   return found;
 }
 
-/// What the lesson's script does: it ends its process group when it leaves.
+/// What the usual script does: it ends its process group when it leaves.
 const char* const trap_script =
     "cleanup() { kill -- -$$ 2>/dev/null; wait; }; trap cleanup EXIT INT TERM; eval \"$1\"; echo started; wait";
 

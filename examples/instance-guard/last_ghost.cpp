@@ -44,8 +44,7 @@ file_descriptor open_directory(const std::string& path, int& fault) {
 }
 
 file_descriptor open_without_link(int below, const std::string& name) {
-  return file_descriptor(
-      ::openat(below, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK));
+  return file_descriptor(::openat(below, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK));
 }
 
 /// Makes what is missing of the path, readable by its owner alone: through no link, and only below a directory of
