@@ -4,8 +4,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <cstdio>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -41,38 +41,34 @@ shell_result shell(const scene& s, const std::string& script) {
   return result;
 }
 
-/// An origin with commits, and a clone of it in which a program runs its script.
+/// An origin with commits, and a clone of it in which a program runs its script. A reflog has the committer's date:
+/// cloned an hour ago, and pulled in an hour, so that no start of a process is near one of them.
 class moved_checkout {
  public:
   explicit moved_checkout(const scene& s) : s_(s) {}
 
   bool make() const {
-    return shell(s_,
-                 "git init -q origin -b main; cd origin; echo 0 > main.py; git add .; git commit -q -m 0; cd ..; "
-                 "git clone -q origin work")
+    return shell(s_, dated(now() - 3600) +
+                         "git init -q origin -b main; cd origin; echo 0 > main.py; git add .; git commit -q -m 0; "
+                         "cd ..; git clone -q origin work; touch -d '1 hour ago' work/main.py")
         .good;
   }
-  /// Stands for Python with the script of the checkout. Its start is seconds away from both updates.
+  /// Stands for Python with the script of the checkout.
   program start() const {
     const std::string python = s_ / "python3";
     fs::copy_file(INSTANCE_GUARD_CENSUS_ACTOR, python);
-    wait_for_the_clock();
-    program result = s_.start({python, s_ / "work/main.py"});
-    wait_for_the_clock();
-    return result;
+    return s_.start({python, s_ / "work/main.py"});
   }
-  bool pull_twelve() const {
-    return shell(s_,
-                 "cd origin; for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo $i > main.py; git commit -q -a -m $i; "
-                 "done; cd ../work; git pull -q")
+  bool pull_twelve(long at = now() + 3600) const {
+    return shell(s_, dated(at) +
+                         "cd origin; for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo $i > main.py; "
+                         "git commit -q -a -m $i; done; cd ../work; git pull -q")
         .good;
   }
+  static long now() { return static_cast<long>(::time(nullptr)); }
 
  private:
-  static void wait_for_the_clock() {
-    const auto then = std::chrono::system_clock::now() + std::chrono::milliseconds(2'200);
-    wait_until([&] { return std::chrono::system_clock::now() > then; });
-  }
+  static std::string dated(long at) { return "export GIT_COMMITTER_DATE='@" + std::to_string(at) + " +0000'; "; }
   const scene& s_;
 };
 
@@ -170,13 +166,13 @@ TEST_CASE("a duplicate in a checkout: which commit each runs") {
     const program first = repository.start();
     program between = s.start(s.words({"daemon", "exec", s / "python3", s / "work/main.py"}));
     between.wait();
-    const auto then = std::chrono::system_clock::now() + std::chrono::milliseconds(2'200);
-    wait_until([&] { return std::chrono::system_clock::now() > then; });
-    if (!repository.pull_twelve()) return 2;
+    // Seconds behind the start of the first, and before that of the second.
+    const long between_them = moved_checkout::now() + 3;
+    if (!repository.pull_twelve(between_them)) return 2;
     std::vector<std::string> heads = lines_of(shell(s, "git -C work rev-parse HEAD@{1} HEAD").said);
     if (heads.size() != 2) return 3;
     for (std::string& each : heads) each.resize(7);
-    wait_until([&] { return std::chrono::system_clock::now() > then + std::chrono::milliseconds(2'500); });
+    if (!wait_until([&] { return moved_checkout::now() > between_them; })) return 5;
     terminal front = terminal::with_shell({s.mark()});
     front.type(s / "python3" + " " + (s / "work/main.py") + "\n");
     tool_result got;

@@ -173,8 +173,11 @@ TEST_CASE("a server that takes connections and never answers: asked three times,
   posting one({}, {"INSTANCE_GUARD_WEBHOOK=" + web.address()});
   std::vector<file_descriptor> peers;
   // It ends by its own limits, far below the patience for a test.
-  while (!one.tool.ended())
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(120);
+  while (!one.tool.ended()) {
+    if (std::chrono::steady_clock::now() > deadline) FAIL("it still waits for an answer");
     if (file_descriptor peer = web.take_without_answer(); peer) peers.push_back(std::move(peer));
+  }
   const std::string said = one.tool.read_all();
   CHECK(peers.size() == 3);
   CHECK(one.tool.wait()->code() == 125);

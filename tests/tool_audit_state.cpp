@@ -228,6 +228,9 @@ TEST_CASE("as root with somebody else's home nothing is made there, nor where a 
   REQUIRE(::symlink(root.c_str(), link.c_str()) == 0);
   REQUIRE(::lchown(link.c_str(), nobody, nobody) == 0);
   fs::create_directory(own / "deep");
+  // Root's own link to it.
+  fs::create_directory_symlink(user, own / "deep/home");
+  CHECK(place_with("", "", own / "deep/home").empty());
   CHECK(place_with("", "", link).empty());
   CHECK(place_with("", link, root).empty());
   CHECK(place_with("", link + "/deep", root).empty());
