@@ -10,6 +10,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "support/own_pid_namespace.hpp"
@@ -57,7 +58,12 @@ class moved_checkout {
   program start() const {
     const std::string python = s_ / "python3";
     fs::copy_file(INSTANCE_GUARD_CENSUS_ACTOR, python);
-    return s_.start({python, s_ / "work/main.py"});
+    program result = s_.start({python, s_ / "work/main.py"});
+    // Until then it is a copy of this test.
+    const std::string exe = "/proc/" + std::to_string(result.pid()) + "/exe";
+    std::error_code ec;
+    CHECK(wait_until([&] { return fs::read_symlink(exe, ec).filename() == "python3"; }));
+    return result;
   }
   bool pull_twelve(long at = now() + 3600) const {
     return shell(s_, dated(at) +
