@@ -40,8 +40,16 @@ inline bool stat_executable(const census_process& of, struct stat& out) noexcept
   return platform::sys::fstatat(AT_FDCWD, platform::proc_path(path, of.pid(), "exe"), &out, 0) == 0;
 }
 
-/// True if the pid is still that of the process of the table.
+/// True if the pid is still that of the process of the table, and it has not executed another program since.
 inline bool is_still_there(const census_process& of) noexcept {
+  char path[64];
+  char text[4096];
+  const long size = platform::sys::readlinkat(AT_FDCWD, platform::proc_path(path, of.pid(), "exe"), text, sizeof text);
+  if (size <= 0) return false;
+  std::string_view now(text, static_cast<std::size_t>(size));
+  const std::string_view then = of.details.executable.path;
+  constexpr std::string_view deleted = " (deleted)";
+  if (now != then && (!ends_with(now, deleted) || now.substr(0, now.size() - deleted.size()) != then)) return false;
   std::error_code ec;
   return process_identity::of(of.pid(), ec) == of.info->id && !ec;
 }
