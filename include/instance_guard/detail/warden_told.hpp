@@ -68,27 +68,10 @@ INSTANCE_GUARD_NO_SANITIZE inline uint64_t control_group_of(pid_t pid) noexcept 
   return result == 0 ? number : 0;
 }
 
-/// True if a process is in the group that the warden has made for what it starts.
-INSTANCE_GUARD_NO_SANITIZE inline bool is_in_together(const warden_state& warden, pid_t pid) noexcept {
-  if (warden.together.directory < 0) return false;
-  struct search {
-    pid_t pid;
-    bool found;
-  } one = {pid, false};
-  const auto visit = [](pid_t member, void* context) noexcept {
-    auto& looked_for = *static_cast<search*>(context);
-    looked_for.found = member == looked_for.pid;
-    return !looked_for.found;
-  };
-  platform::cgroup::for_each_member(warden.together.directory, visit, &one);
-  return one.found;
-}
-
-/// True if a descendant has had the stop_signal that the warden was sent: it was there already, in the
-/// same cgroup, or in the warden's own below it: who delegates one signals those below it as well.
+/// True if a descendant has had the stop_signal that the warden was sent: it was there already, in the same cgroup. A
+/// group that a warden has made below that counts as it (view_control_group): who delegates one signals those below.
 INSTANCE_GUARD_NO_SANITIZE inline bool was_told_to_stop(const warden_state& warden, const scanned& entry) noexcept {
   if (warden.told_until == 0 || entry.start_time >= warden.told_until) return false;
-  if (is_in_together(warden, entry.pid)) return true;
   const uint64_t group = control_group_of(entry.pid);
   return group != 0 && group == control_group_of(warden.self);
 }
