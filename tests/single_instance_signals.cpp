@@ -70,12 +70,12 @@ reached step_into(stepped_process& one, int after) {
   return one.ended() || one.marks() == 2 ? reached::end : reached::point;
 }
 
-/// True if a SIGTERM now would be heard before the next system call is over: it is not blocked, and the call changes no
-/// file.
+/// True if a SIGTERM now would be heard before the next system call is over: it is not blocked, and the call changes
+/// neither a file nor what is blocked.
 bool hears_at_once(const stepped_process& one) {
   const std::string status = content("/proc/" + std::to_string(one.pid()) + "/status");
   const std::size_t blocked = status.find("SigBlk:\t");
-  if (blocked == std::string::npos || one.number() == SYS_pwrite64) return false;
+  if (blocked == std::string::npos || one.number() == SYS_pwrite64 || one.number() == SYS_rt_sigprocmask) return false;
   return (std::strtoull(status.c_str() + blocked + 8, nullptr, 16) >> (SIGTERM - 1) & 1) == 0;
 }
 
