@@ -4,7 +4,9 @@
 // the group must never be hit.
 #include <doctest/doctest.h>
 
+#include <chrono>
 #include <cstdio>
+#include <optional>
 #include <string>
 #include <sys/stat.h>
 #include <sys/utsname.h>
@@ -51,16 +53,22 @@ void beside_bystanders(const std::string& owner_arguments) {
     wait $first && wait $second)";
   // Pids run out now and then: bash tries again, other shells give up.
   const std::string shell = ::access("/bin/bash", X_OK) == 0 ? "/bin/bash" : "sh";
-  program p = s.start({"unshare", "--pid", "--fork", "--kill-child", "--mount-proc", shell, "-c", script, "sh",
-                       s.helper(), s.path_of(INSTANCE_GUARD_TEST_OWNER), std::to_string(rounds(10, 3)), s / "locks"},
-                      {.merge_err = true});
-  const std::string said = p.read_all(std::chrono::seconds(120));
+  std::string said;
+  std::optional<instance_guard::exit_status> status;
+  // It gives up as well where a child of its own ends while it waits to try again: that is no verdict on anybody.
+  for (int tries = 0; tries < 4; ++tries) {
+    program p = s.start({"unshare", "--pid", "--fork", "--kill-child", "--mount-proc", shell, "-c", script, "sh",
+                         s.helper(), s.path_of(INSTANCE_GUARD_TEST_OWNER), std::to_string(rounds(10, 3)), s / "locks"},
+                        {.merge_err = true});
+    said = p.read_all(std::chrono::seconds(120));
+    status = p.wait();
+    CHECK(said.find("hurt: child") == said.npos);
+    if (said.find("fork: Interrupted system call") == said.npos) break;
+  }
   CAPTURE(said);
-  const auto status = p.wait();
   REQUIRE(status);
   // root of a container may not be allowed to do either.
   if (status->code() == 77 || said.starts_with("unshare: ")) return;
-  CHECK(said.find("hurt: child") == said.npos);
   CHECK(status->success());
   CHECK(said.find("unhurt") != said.npos);
 }
