@@ -285,7 +285,8 @@ TEST_CASE("a holder whose executable was replaced or deleted runs replaced code"
   std::error_code ec;
   pid_lockfile refused(here.name, here.options(), ec);
   REQUIRE(refused.holder());
-  CHECK(detail::code_replaced_at(*refused.holder()));
+  std::chrono::system_clock::time_point when;
+  CHECK(detail::code_replaced_at(*refused.holder(), when));
 }
 
 TEST_CASE("the children of a holder and of its warden are listed, with their descendants") {

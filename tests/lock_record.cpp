@@ -72,7 +72,6 @@ void check_same(const lock_record& a, const lock_record& b) {
   CHECK(a.grace == b.grace);
   CHECK(a.mark == b.mark);
   CHECK(a.control_group == b.control_group);
-  REQUIRE(a.unswept.size() == b.unswept.size());
   for (std::size_t i = 0; i < a.unswept.size(); ++i) {
     const killed_holder &one = a.unswept[i], &other = b.unswept[i];
     CHECK(one.process == other.process);
@@ -103,10 +102,30 @@ TEST_CASE("a record is read back as it was written, whatever bytes are in it") {
   check_same(*read, sample());
 }
 
+TEST_CASE("who was killed hands on what it had not done, the last four, oldest first") {
+  lock_record dead;
+  for (int round = 1; round <= 6; ++round) {
+    dead.process.pid = round;
+    dead.mark = sample().mark;
+    lock_record next;
+    next.unswept = detail::unswept_after(dead, 501);
+    std::vector<pid_t> pids;
+    for (const killed_holder& each : next.unswept) pids.push_back(each.process.pid);
+    const std::vector<std::vector<pid_t>> wanted = {{1, 0, 0, 0}, {1, 2, 0, 0}, {1, 2, 3, 0},
+                                                    {1, 2, 3, 4}, {2, 3, 4, 5}, {3, 4, 5, 6}};
+    CHECK(pids == wanted[static_cast<std::size_t>(round - 1)]);
+    dead = next;
+  }
+  // Who had no mark left nothing that could be looked for.
+  dead.process.pid = 7;
+  dead.mark.clear();
+  CHECK(detail::unswept_after(dead, 501)[3].process.pid == dead.unswept[3].process.pid);
+}
+
 TEST_CASE("a record never exceeds 4 KiB; arguments are what is left out") {
   lock_record record = sample();
   record.control_group = std::string(320, '/');
-  record.unswept.assign(4, record.unswept[0]);
+  record.unswept.fill(killed_holder(record.unswept[0]));
   for (killed_holder& each : record.unswept) each.control_group = record.control_group;
   record.arguments.assign(1000, std::string(300, '\n'));
   record.executable = std::string(5000, 'e');

@@ -5,6 +5,7 @@
 // a name is taken is decided by the kernel's lock alone.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
@@ -76,9 +77,9 @@ struct lock_record {
   std::string mark = {};               ///< what its strays are told by, or empty; see detail/stray_sweep.hpp
   /// Path of the control group of all that it starts, where one was delegated; else empty (cgroups(7)).
   std::string control_group = {};
-  /// Killed before it, oldest first: a holder that is killed while it ends their strays hands the
-  /// duty on to the next.
-  std::vector<killed_holder> unswept = {};
+  /// Killed before it, oldest first, and pid 0 behind the last: a holder that is killed while it ends
+  /// their strays hands the duty on to the next.
+  std::array<killed_holder, 4> unswept = {};
   std::string host = {};  ///< only informs: names of hosts change
   uid_t uid = static_cast<uid_t>(-1);
   std::uint64_t executable_device = 0;  ///< of the file it runs, as it was at the start

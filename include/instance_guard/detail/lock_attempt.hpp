@@ -91,7 +91,7 @@ class attempt_undo {
 /// Writes the record over what the last holder left. 0, or a negated errno.
 inline int write_first_record(lock_attempt& of, const locked_file& file, bool was_empty, lock_change_scope& scope) {
   of.record->acquired_at = std::chrono::system_clock::now();
-  of.record->unswept.clear();
+  of.record->unswept = {};
   // Of another boot or namespace nothing can be found.
   if (const auto dead = parse_record(of.found.view()); dead && dead->process.boot == of.record->process.boot &&
                                                        dead->process.pid_namespace == of.record->process.pid_namespace)
@@ -176,7 +176,7 @@ inline attempt_result attempt_lock(lock_attempt& of, lock_change_scope& scope) {
   slot.lock.set(file.held.release(), file.facts);
   slot.directory.set(shared.release(), directory);
   if (socket && sys::fstat(socket.get(), &facts) == 0) slot.socket.set(socket.release(), facts);
-  slot.has_duty.store(!of.record->unswept.empty(), std::memory_order_relaxed);
+  slot.has_duty.store(of.record->unswept[0].process.pid > 0, std::memory_order_relaxed);
   of.slot = slot_index(slot);
   end_change(slot, lock_slot::held);
   return attempt_result::taken;

@@ -5,7 +5,6 @@
 
 #include <chrono>
 #include <filesystem>
-#include <optional>
 #include <string>
 
 #include "../pid_lockfile_types.hpp"
@@ -19,10 +18,10 @@ inline std::chrono::system_clock::time_point change_time(const struct stat& fact
   return from_unix_milliseconds(static_cast<std::int64_t>(facts.st_ctime) * 1000);
 }
 
-/// When the executable of a living holder was replaced or deleted; empty: it was not, or it
-/// can't be told. Of a deleted file only the directory's last change is known.
-inline std::optional<std::chrono::system_clock::time_point> code_replaced_at(const lock_record& record) {
-  if (record.executable.empty() || record.executable_inode == 0 || !is_alive(record.process)) return {};
+/// True if the executable of a living holder was replaced or deleted, and when; false: it was not, or
+/// it can't be told. Of a deleted file only the directory's last change is known.
+inline bool code_replaced_at(const lock_record& record, std::chrono::system_clock::time_point& when) {
+  if (record.executable.empty() || record.executable_inode == 0 || !is_alive(record.process)) return false;
   // As the holder sees its file system: it may have another root.
   char prefix[64];
   std::string root = platform::proc_path(prefix, record.process.pid, "root");
@@ -36,12 +35,14 @@ inline std::optional<std::chrono::system_clock::time_point> code_replaced_at(con
   if (::stat(joined({root, path}).c_str(), &now) == 0) {
     if (static_cast<std::uint64_t>(now.st_dev) == record.executable_device &&
         static_cast<std::uint64_t>(now.st_ino) == record.executable_inode)
-      return {};
-    return change_time(now);
+      return false;
+    when = change_time(now);
+    return true;
   }
-  if (errno != ENOENT && errno != ENOTDIR) return {};
+  if (errno != ENOENT && errno != ENOTDIR) return false;
   const std::string parent = std::filesystem::path(joined({root, path})).parent_path().string();
-  return ::stat(parent.c_str(), &now) == 0 ? change_time(now) : record.acquired_at;
+  when = ::stat(parent.c_str(), &now) == 0 ? change_time(now) : record.acquired_at;
+  return true;
 }
 
 }  // namespace instance_guard::detail

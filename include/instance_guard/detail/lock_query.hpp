@@ -158,8 +158,9 @@ inline lock_status query(const lock_name& name, const lock_options& options, pro
   status.path = directory.path / lock_file_name(name.view(), lock_suffix).text;
   query_file(directory.descriptor.get(), name, status, ec);
   if (status.holder && status.state != lock_state::abandoned) {
-    status.replaced_at = code_replaced_at(*status.holder);
-    status.replaced_code = status.replaced_at.has_value();
+    std::chrono::system_clock::time_point replaced;
+    status.replaced_code = code_replaced_at(*status.holder, replaced);
+    if (status.replaced_code) status.replaced_at = replaced;
     pid_t roots[2];
     std::size_t root_count = 0;
     for (const process_identity& each : {status.holder->process, status.holder->warden})

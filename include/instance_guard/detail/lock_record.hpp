@@ -136,6 +136,7 @@ inline void format_record(const lock_record& record, record_text& out) noexcept 
   if (!record.control_group.empty() && record.control_group.size() <= 512)
     to.field("control_group", record.control_group, 3 * 512);
   for (const killed_holder& each : record.unswept) {
+    if (each.process.pid <= 0) break;
     to.text("unswept=");
     for (const std::uint64_t part :
          {static_cast<std::uint64_t>(each.process.pid), each.process.start_time, static_cast<std::uint64_t>(each.user),
@@ -278,18 +279,22 @@ inline bool is_plain_path(std::string_view path) noexcept {
   return good;
 }
 
-/// What the next holder has to end the strays of: the dead one's, and what that one had not done.
-inline std::vector<killed_holder> unswept_after(const lock_record& dead, uid_t file_owner) {
-  constexpr std::size_t most = 4;
-  std::vector<killed_holder> result;
-  const std::size_t count = dead.unswept.size() + (dead.mark.empty() ? 0 : 1);
-  for (std::size_t i = count > most ? count - most : 0; i < dead.unswept.size(); ++i) result.push_back(dead.unswept[i]);
-  killed_holder last = {dead.process, file_owner, dead.grace, dead.mark};
-  if (is_plain_path(dead.control_group)) {
-    last.warden = dead.warden;
-    last.control_group = std::string(dead.control_group);
+/// What the next holder has to end the strays of: the dead one's, and what that one had not done. The
+/// oldest are dropped where there are too many.
+inline std::array<killed_holder, 4> unswept_after(const lock_record& dead, uid_t file_owner) {
+  std::array<killed_holder, 4> result = dead.unswept;
+  if (dead.mark.empty()) return result;
+  std::size_t last = 0;
+  while (last < result.size() && result[last].process.pid > 0) ++last;
+  if (last == result.size()) {
+    for (std::size_t i = 1; i < result.size(); ++i) result[i - 1] = std::move(result[i]);
+    --last;
   }
-  if (!dead.mark.empty()) result.push_back(last);
+  result[last] = {dead.process, file_owner, dead.grace, dead.mark};
+  if (is_plain_path(dead.control_group)) {
+    result[last].warden = dead.warden;
+    result[last].control_group = dead.control_group;
+  }
   return result;
 }
 
@@ -299,6 +304,7 @@ inline std::optional<lock_record> parse_record(std::string_view text) {
   std::string_view body = checked_record(text);
   if (body.empty()) return {};
   lock_record record;
+  std::size_t unswept = 0;
   const std::size_t first = body.find('\n');
   const std::uint64_t pid = number_or(body.substr(0, first), max_pid, 0);
   if (pid == 0) return {};
@@ -348,8 +354,7 @@ inline std::optional<lock_record> parse_record(std::string_view text) {
     } else if (same(key, "control_group")) {
       record.control_group = unescape(value);
     } else if (same(key, "unswept")) {
-      killed_holder killed;
-      if (parse_unswept(value, killed) && record.unswept.size() < 8) record.unswept.push_back(killed);
+      if (unswept < record.unswept.size() && parse_unswept(value, record.unswept[unswept])) ++unswept;
     } else if (same(key, "name")) {
       record.name = unescape(value);
     } else if (same(key, "user")) {
@@ -368,7 +373,7 @@ inline std::optional<lock_record> parse_record(std::string_view text) {
       record.arguments.push_back(unescape(value));
     }
   }
-  for (std::size_t i = 0; i < record.unswept.size(); ++i) {
+  for (std::size_t i = 0; i < unswept; ++i) {
     record.unswept[i].process.boot = record.process.boot;
     record.unswept[i].process.pid_namespace = record.process.pid_namespace;
     if (record.unswept[i].warden.pid <= 0) continue;

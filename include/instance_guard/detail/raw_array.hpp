@@ -11,6 +11,21 @@
 
 namespace instance_guard::detail {
 
+/// A mapping of at least `want` bytes that begins with the `used` ones of the old mapping, which is
+/// given back; `bytes` is its size, 0 where there is none yet. Null: no more memory, nothing is changed.
+INSTANCE_GUARD_NO_SANITIZE inline void* grow_mapping(void* old, size_t& bytes, size_t used, size_t want) noexcept {
+  size_t size = bytes == 0 ? 4096 : bytes;
+  while (size < want) size *= 2;
+  void* memory = platform::sys::mmap(size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (platform::sys::is_error(memory)) return nullptr;
+  const unsigned char* from = static_cast<unsigned char*>(old);
+  unsigned char* to = static_cast<unsigned char*>(memory);
+  for (size_t i = 0; i < used; ++i) to[i] = from[i];
+  if (old != nullptr) platform::sys::munmap(old, bytes);
+  bytes = size;
+  return memory;
+}
+
 template <class T>
 class raw_array {
   static_assert(__is_trivially_copyable(T));  // the built-in: the templates take a compiler longer
@@ -30,16 +45,10 @@ class raw_array {
   /// False: the system has no more memory; nothing is changed.
   INSTANCE_GUARD_NO_SANITIZE bool reserve(uint32_t count) noexcept {
     if (count <= capacity_) return true;
-    size_t bytes = bytes_ == 0 ? 4096 : bytes_;
-    while (bytes / sizeof(T) < count) bytes *= 2;
-    void* memory = platform::sys::mmap(bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (platform::sys::is_error(memory)) return false;
-    T* moved = static_cast<T*>(memory);
-    for (uint32_t i = 0; i < size_; ++i) moved[i] = data_[i];
-    if (data_ != nullptr) platform::sys::munmap(data_, bytes_);
-    data_ = moved;
-    bytes_ = bytes;
-    capacity_ = static_cast<uint32_t>(bytes / sizeof(T));
+    void* moved = grow_mapping(data_, bytes_, size_ * sizeof(T), count * sizeof(T));
+    if (moved == nullptr) return false;
+    data_ = static_cast<T*>(moved);
+    capacity_ = static_cast<uint32_t>(bytes_ / sizeof(T));
     return true;
   }
 

@@ -63,10 +63,11 @@ inline std::string refusal_text(std::string_view name, std::error_code why, cons
   const std::string pid = std::to_string(record.process.pid);
   const std::string from = printable(record.started_from);
   const std::string left = cleaning ? left_over_text(record) : std::string();
-  const auto replaced = code_replaced_at(record);
+  std::chrono::system_clock::time_point replaced_at;
+  const bool replaced = code_replaced_at(record, replaced_at);
   if (!terminal) {
     std::string since;
-    if (replaced) since = joined({", its code was replaced ", age_since(*replaced, ""), " ago"});
+    if (replaced) since = joined({", its code was replaced ", age_since(replaced_at, ""), " ago"});
     return joined({name, ": ", cleaning ? "still cleaning up" : "already running", ": pid ", pid, ", for ",
                    age_since(record.acquired_at, ""), ", started from ", from, record.version.empty() ? "" : ", ",
                    printable(record.version), since, left.empty() ? "" : ", left: ", left, ": exit ", code, "\n"});
@@ -88,7 +89,7 @@ inline std::string refusal_text(std::string_view name, std::error_code why, cons
         {"  version  ", printable(record.version), differs ? ", yours is " : "", differs ? own_version : "", "\n"});
   }
   if (replaced)
-    text += joined({"  code     REPLACED ", age_since(*replaced), " ago: it runs what is no longer on disk\n"});
+    text += joined({"  code     REPLACED ", age_since(replaced_at), " ago: it runs what is no longer on disk\n"});
   std::string stop = stop_command(record);
   if (stop.empty()) stop = joined({"instance-guard stop ", name});
   text += joined({"  next     instance-guard status ", name, "\n           ", stop, "      (stops the holder)\n"});

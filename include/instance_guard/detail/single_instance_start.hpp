@@ -66,9 +66,10 @@ inline void single_instance::keep(pid_lockfile& lock, std::error_code& ec) {
 
 /// Ends what the last holders left, if they were killed together with their wardens.
 inline void single_instance::sweep(pid_lockfile& lock, std::error_code& ec) {
-  const std::vector<killed_holder>& killed = lock.record().unswept;
-  if (killed.size() == 0) return;
+  const std::array<killed_holder, 4>& killed = lock.record().unswept;
+  if (killed[0].process.pid <= 0) return;
   for (const killed_holder& each : killed) {
+    if (each.process.pid <= 0) break;
     detail::dead_owner owner;
     owner.process = each.process;
     owner.mark = each.mark;
@@ -79,7 +80,7 @@ inline void single_instance::sweep(pid_lockfile& lock, std::error_code& ec) {
   }
   // What can't be looked at can't be ended; the name is ours all the same.
   lock_record changes = lock.record();
-  changes.unswept.clear();
+  changes.unswept = {};
   detail::lock_update_record(lock, std::move(changes), ec);
   detail::slot_of(lock).has_duty.store(false, std::memory_order_relaxed);
 }
