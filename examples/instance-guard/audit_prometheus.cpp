@@ -14,6 +14,7 @@
 
 #include "audit_report.hpp"
 #include "text.hpp"
+#include "write_whole.hpp"
 
 namespace tool {
 namespace {
@@ -122,14 +123,7 @@ void write_prometheus(const std::string& path, const std::string& text) {
   std::string temporary = path + ".XXXXXX";
   file_descriptor file(::mkostemp(temporary.data(), O_CLOEXEC));
   if (!file) fail(path, errno);
-  std::string_view rest = text;
-  int fault = ::fchmod(file.get(), 0644) == 0 ? 0 : errno;
-  while (fault == 0 && !rest.empty()) {
-    const ssize_t wrote = ::write(file.get(), rest.data(), rest.size());
-    if (wrote < 0 && errno != EINTR) fault = errno;
-    if (wrote > 0) rest.remove_prefix(static_cast<std::size_t>(wrote));
-  }
-  if (fault == 0 && ::fsync(file.get()) != 0) fault = errno;
+  int fault = ::fchmod(file.get(), 0644) == 0 ? write_whole(file.get(), text) : errno;
   if (fault == 0 && ::rename(temporary.c_str(), path.c_str()) != 0) fault = errno;
   if (fault == 0) return;
   ::unlink(temporary.c_str());

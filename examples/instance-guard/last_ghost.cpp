@@ -13,6 +13,8 @@
 
 #include <instance_guard/file_descriptor.hpp>
 
+#include "write_whole.hpp"
+
 namespace tool {
 namespace {
 
@@ -96,15 +98,6 @@ std::optional<std::int64_t> number_of(std::string_view text) {
   return value;
 }
 
-int write_all(int file, std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t wrote = ::write(file, text.data(), text.size());
-    if (wrote < 0 && errno != EINTR) return errno;
-    if (wrote > 0) text.remove_prefix(static_cast<std::size_t>(wrote));
-  }
-  return ::fsync(file) == 0 ? 0 : errno;
-}
-
 }  // namespace
 
 std::string state_directory() {
@@ -153,7 +146,7 @@ std::string write_last_ghost(const std::string& path, wall_time at) {
     const file_descriptor file(
         ::openat(directory.get(), temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
     const auto since = std::chrono::duration_cast<seconds>(at.time_since_epoch());
-    fault = file ? write_all(file.get(), std::to_string(since.count()) + "\n") : errno;
+    fault = file ? write_whole(file.get(), std::to_string(since.count()) + "\n") : errno;
     if (fault == 0 && ::renameat(directory.get(), temporary.c_str(), directory.get(), file_name) != 0) fault = errno;
     if (fault != 0) ::unlinkat(directory.get(), temporary.c_str(), 0);
   }
