@@ -1,6 +1,7 @@
 // reach::everything: whatever the program starts, by whatever means, ends with it.
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/socket.h>
@@ -21,6 +22,7 @@
 #include "support/forked.hpp"
 #include "support/read_child.hpp"
 #include "support/scene.hpp"
+#include "support/stepped_process.hpp"
 #include "support/stubborn_children.hpp"
 #include "support/unique_name.hpp"
 
@@ -304,4 +306,29 @@ TEST_CASE("the name is held until the last child of a killed program is dead") {
     return true;
   }));
   program.wait();
+}
+
+TEST_CASE("a warden that takes long to begin is waited for: the machine may be busy") {
+  if (!possible()) return;
+  int ends[2];
+  REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+  {
+    support::stepped_process one([&] {
+      std::error_code ec;
+      const process_group group = detail::become_child_of_warden({.grace = 200ms}, ec);
+      return ::write(ends[1], ec ? "refused" : "started", 7) == 7 && !ec ? 7 : 1;
+    });
+    if (!one.possible() || !one.run_to(SYS_clone) || !one.finish_call()) {
+      MESSAGE("skipped: no ptrace here");
+    } else {
+      // There are two now, and this one is held before it says hello.
+      pollfd word = {ends[0], POLLIN, 0};
+      CHECK(::poll(&word, 1, 600) == 0);
+      const int status = one.finish();
+      CHECK(WIFEXITED(status));
+      CHECK(WEXITSTATUS(status) == 7);
+    }
+  }
+  ::close(ends[0]);
+  ::close(ends[1]);
 }

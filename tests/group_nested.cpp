@@ -1,11 +1,16 @@
 // Groups within a group.
 #include <doctest/doctest.h>
 #include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <instance_guard/process_group.hpp>
 #include <string>
+#include <system_error>
+#include <thread>
 
 #include "support/forked.hpp"
 #include "support/open_descriptors.hpp"
@@ -145,4 +150,28 @@ TEST_CASE("the group is idle when everything in it has ended, wardens of empty g
   CHECK(s.empty());
   child c = outer.spawn(s.words({"sleep"}));
   CHECK_FALSE(outer.wait_idle(50ms));
+}
+
+TEST_CASE("a warden that takes long to start another is waited for: the machine may be busy") {
+  process_group outer;
+  const pid_t warden = outer.warden().pid;
+  // Held as by a debugger: it is neither dead nor stopped, it only does nothing.
+  if (::ptrace(PTRACE_SEIZE, warden, nullptr, nullptr) != 0) {
+    MESSAGE("skipped: no ptrace here");
+    return;
+  }
+  ::ptrace(PTRACE_INTERRUPT, warden, nullptr, nullptr);
+  int status = 0;
+  REQUIRE(::waitpid(warden, &status, __WALL) == warden);
+  std::error_code ec;
+  std::atomic<bool> answered = false;
+  std::thread other([&] {
+    process_group inner = outer.nested({}, ec);
+    if (!ec) inner.terminate();
+    answered = true;
+  });
+  CHECK_FALSE(wait_until([&] { return answered.load(); }, 600ms));
+  ::ptrace(PTRACE_DETACH, warden, nullptr, nullptr);
+  other.join();
+  CHECK(!ec);
 }

@@ -71,16 +71,21 @@ inline long fork_warden(const group_slot& slot, int channel, int owner_process) 
   return pid;
 }
 
-/// Waits for the hello of a warden, and adds it to the slot, for publish_link. Its pid, if that is known; whether it
-/// is a child of the caller. 0, or a negated errno.
-inline int add_link(group_slot& slot, file_descriptor channel, int hello_end, pid_t child, bool is_own_child) noexcept {
+/// Waits for the hello of a warden, and adds it to the slot, for publish_link. Its pid and whether it is a child of the
+/// caller; or, before its pid is known, the warden that starts it. 0, or a negated errno.
+inline int add_link(group_slot& slot, file_descriptor channel, int hello_end, pid_t child, bool is_own_child,
+                    const warden_link* starter = nullptr) noexcept {
   const int index = slot.links.load(std::memory_order_relaxed);
   warden_link& link = slot.link[index];
   link.pid.store(child, std::memory_order_relaxed);
+  // On a busy machine its hello takes long: meanwhile it must be known by more than its pid.
+  platform::process_stat facts;
+  if (child > 0 && !is_own_child && platform::read_process_stat(child, facts) == 0)
+    link.start_time.store(facts.start_time, std::memory_order_relaxed);
   wire::answer hello;
   file_descriptor reader;
-  const long size =
-      await_answer(link, hello_end, &hello, sizeof hello, deadline::in_nanoseconds(start_limit), false, &reader);
+  const long size = await_answer(starter != nullptr ? *starter : link, hello_end, &hello, sizeof hello,
+                                 deadline::in_nanoseconds(start_limit), false, &reader);
   int result = size < 0 ? static_cast<int>(size) : -hello.error;
   if (result == 0 && (hello.head.what != wire::kind::hello || (child > 0 && hello.pid != child))) result = -EPROTO;
   if (result < 0) {
@@ -140,7 +145,7 @@ inline int start_nested(group_slot& slot, const warden_link& above) noexcept {
     if (result < 0) return result;
     ends[1].reset();
   }
-  return add_link(slot, std::move(ends[0]), own.get(), 0, false);
+  return add_link(slot, std::move(ends[0]), own.get(), 0, false, &above);
 }
 
 /// A new warden for a group that has one: it gets what the first one had. The slot's change mutex
