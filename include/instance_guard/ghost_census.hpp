@@ -23,7 +23,7 @@
 
 namespace instance_guard {
 
-/// What to read a table with that is meant for take_census(): then each process is looked at once.
+/// What to read a table with that is meant for take_census(): then most processes are looked at once.
 /// Of any other table the census reads the details itself.
 inline read_options census_read_options(const census_options& options = {}) {
   return detail::census_details(options.all_users);
@@ -51,8 +51,9 @@ inline std::vector<process_manager> managers_of(const process_table& table, cons
   std::vector<process_manager> result;
   detail::without_throwing(ec, [&] {
     detail::census_view view = detail::make_census_view(table, options);
-    detail::resolve_all(view, detail::census_locks(options));
-    for (detail::census_process& each : view.all) result.push_back(std::move(each.manager));
+    const std::vector<lock_status> locks = detail::census_locks(options);
+    detail::resolve_all(view, locks);
+    for (const detail::census_process& each : view.all) result.push_back(each.manager());
   });
   return result;
 }

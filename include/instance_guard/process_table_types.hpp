@@ -90,6 +90,10 @@ struct process_details {
   /// Those of session_markers, and of read_options::variables, that it was started with.
   std::vector<process_variable> markers = {};
 
+  /// Executable, arguments and markers were not read: it is a copy of its parent, which is in the
+  /// table, too, and has the same. See read_options::skip_copies.
+  bool as_parent = false;
+
   /// Why a part is empty: permission_denied (another user's, or not dumpable), no_such_process
   /// (it ended), resource_unavailable_try_again (reading could hang, or it is executing another
   /// program just now). None: it could be read.
@@ -146,8 +150,13 @@ struct read_options {
   bool file_ids = true;                     ///< device and inode of the executable and the working directory, if asked
   std::vector<std::string> variables = {};  ///< more names, if `markers`
   std::size_t max_arguments = 256 * 1024;   ///< bytes a process; the kernel allows 6 MiB
-  std::optional<uid_t> details_of = {};     ///< details of this user's processes only
-  std::string proc = {};                    ///< where it is mounted; empty: /proc
+  /// Executable, arguments and markers of a process that is a copy of its parent, by fork, and has
+  /// executed nothing since are not read: see process_details::as_parent. It halves the time where
+  /// there are many workers. Both have one image in memory, so the system tells; but not of a copy
+  /// that has written something else over its arguments, as a title.
+  bool skip_copies = false;
+  std::optional<uid_t> details_of = {};  ///< details of this user's processes only
+  std::string proc = {};                 ///< where it is mounted; empty: /proc
 
   /// True if all that `other` asks for is asked for here as well.
   bool cover(const read_options& other) const {
@@ -157,8 +166,8 @@ struct read_options {
         if (std::find(variables.begin(), variables.end(), each) == variables.end()) return false;
     return (arguments || !other.arguments) && (executable || !other.executable) &&
            (working_directory || !other.working_directory) && (cgroup || !other.cgroup) &&
-           (markers || !other.markers) && (file_ids || !other.file_ids || !links) &&
-           (max_arguments >= other.max_arguments || !other.arguments) &&
+           (markers || !other.markers) && (!skip_copies || other.skip_copies) &&
+           (file_ids || !other.file_ids || !links) && (max_arguments >= other.max_arguments || !other.arguments) &&
            (!details_of || details_of == other.details_of) && proc == other.proc;
   }
 

@@ -13,6 +13,7 @@
 #include <chrono>
 #include <instance_guard/ghost_census.hpp>
 #include <iostream>
+#include <set>
 #include <thread>
 
 #include "../support/temporary_directory.hpp"
@@ -77,33 +78,52 @@ void become_separate() {
   if (::getuid() != 0) skip("user namespace");
 }
 
-/// `fresh`: pids of those that were started last, a word each. They are too young to be judged.
-void audit(const std::string& fresh, const std::string& locks) {
+/// What a census found, a line each, in no order.
+std::multiset<std::string> lines_of(const instance_guard::census& result) {
   using namespace instance_guard;
-  const process_table before = process_table::read();
-  std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  const process_table now = process_table::read();
+  std::multiset<std::string> lines;
+  for (const ghost& each : result.ghosts)
+    for (const census_entry& one : each.processes)
+      lines.insert("found|" + std::string(to_string(each.kind)) + "|" + std::to_string(one.process.id.pid) + "|" +
+                   std::string(to_string(each.level)) + "|" + (one.keep ? "keep" : "extra"));
+  for (const note& each : result.notes)
+    for (const census_entry& one : each.processes)
+      lines.insert("note|" + std::string(to_string(each.kind)) + "|" + std::to_string(one.process.id.pid));
+  for (const blind_spot& each : result.blind_spots)
+    lines.insert("blind|" + each.what + "|" + std::to_string(each.count));
+  return lines;
+}
+
+/// `fresh`: pids of those that were started last, a word each. They are too young to be judged.
+/// False: a census of the table that an audit reads, without what most rules can do without, finds
+/// something else than one of all that there is.
+bool audit(const std::string& fresh, const std::string& locks) {
+  using namespace instance_guard;
   census_options options;
   options.all_users = true;
   options.lock_directory = locks;
   options.min_age = std::chrono::seconds(0);
+  const process_table before = process_table::read();
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  const process_table now = process_table::read();
+  const process_table audited = process_table::read(census_read_options(options));
   std::istringstream pids(fresh);
   for (pid_t pid = 0; pids >> pid;)
-    if (const process_info* row = now.find(pid))
-      options.min_age = std::max(
-          options.min_age, std::chrono::duration_cast<std::chrono::seconds>(now.age(*row)) + std::chrono::seconds(1));
+    if (const process_info* row = audited.find(pid))
+      options.min_age = std::max(options.min_age, std::chrono::duration_cast<std::chrono::seconds>(audited.age(*row)) +
+                                                      std::chrono::seconds(1));
   const census result = take_census(now, &before, options);
-  for (const ghost& each : result.ghosts) {
-    for (const census_entry& one : each.processes)
-      std::cout << "found|" << to_string(each.kind) << "|" << one.process.id.pid << "|" << to_string(each.level) << "|"
-                << (one.keep ? "keep" : "extra") << "\n";
+  const auto found = lines_of(result);
+  for (const std::string& each : found) std::cout << each << "\n";
+  for (const ghost& each : result.ghosts)
     std::cerr << to_string(each.level) << " " << to_string(each.kind) << "  " << each.headline << "\n  why  "
               << each.why << "\n  do   " << each.remedy << "\n";
-  }
-  for (const note& each : result.notes)
-    for (const census_entry& one : each.processes)
-      std::cout << "note|" << to_string(each.kind) << "|" << one.process.id.pid << "\n";
-  for (const blind_spot& each : result.blind_spots) std::cout << "blind|" << each.what << "|" << each.count << "\n";
+  const auto same = lines_of(take_census(audited, &before, options));
+  for (const std::string& each : same)
+    if (found.count(each) != same.count(each)) std::cerr << "only with the table of an audit: " << each << "\n";
+  for (const std::string& each : found)
+    if (found.count(each) != same.count(each)) std::cerr << "not with the table of an audit: " << each << "\n";
+  return found == same;
 }
 
 /// Lets the clock go on: what happens within one second can't be told apart.
@@ -158,9 +178,9 @@ int run(const std::string& root, const std::string& actor, const std::string& cg
       ::execvp(command[0], command);
       ::_exit(127);
     }
-    audit(fresh, s.locks());
+    const bool same = audit(fresh, s.locks());
     std::cout.flush();
-    ::_exit(0);
+    ::_exit(same ? 0 : 1);
   }
   int status = 0;
   while (::waitpid(auditor, &status, 0) < 0 && errno == EINTR) {
@@ -175,8 +195,7 @@ int main(int count, char** words) {
   if (std::string_view(words[1]) == "--audit") {
     const char* fresh = ::getenv("CENSUS_FRESH");
     const char* locks = ::getenv("CENSUS_LOCKS");
-    audit(fresh != nullptr ? fresh : "", locks != nullptr ? locks : "");
-    return 0;
+    return audit(fresh != nullptr ? fresh : "", locks != nullptr ? locks : "") ? 0 : 1;
   }
   const support::temporary_directory directory;
   const host_cgroup cgroup("census-" + directory.path().filename().string());

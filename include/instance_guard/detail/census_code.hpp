@@ -47,7 +47,7 @@ inline bool is_still_there(const census_process& of) noexcept {
   const long size = platform::sys::readlinkat(AT_FDCWD, platform::proc_path(path, of.pid(), "exe"), text, sizeof text);
   if (size <= 0) return false;
   std::string_view now(text, static_cast<std::size_t>(size));
-  const std::string_view then = of.details.executable.path;
+  const std::string_view then = of.image->executable.path;
   constexpr std::string_view deleted = " (deleted)";
   if (now != then && (!ends_with(now, deleted) || now.substr(0, now.size() - deleted.size()) != then)) return false;
   std::error_code ec;
@@ -66,24 +66,32 @@ inline bool is_later(wall_time at, const census_process& of, const census_view& 
 
 /// The executable: deleted, replaced, or moved aside for another one.
 inline code_change executable_change(const census_process& of, const census_view& view) {
-  const process_file& file = of.details.executable;
+  const process_file& file = of.image->executable;
   struct stat running = {};
   if (file.path.empty() || starts_with(file.path, "/memfd:") || !stat_executable(of, running)) return {};
-  const followed_path there = follow_path(file.path, view.slow);
-  if (there.slow) return {};
-  if (there.path.empty()) {
-    if (!file.deleted) return {};
-    struct stat directory = {};
-    const bool known = ::stat(parent_path(file.path).c_str(), &directory) == 0;
-    return {"executable_deleted", file.path, {}, known ? modified_at(directory) : wall_time()};
+  const followed_path& before = view.follow(file.path);
+  if (before.path.empty() || !S_ISREG(before.facts.st_mode) || !same_file(before.facts, running)) {
+    // Not what was there a moment ago: it may be what is there now.
+    const followed_path there = follow_path(file.path, view.slow);
+    if (there.slow) return {};
+    if (there.path.empty()) {
+      if (!file.deleted) return {};
+      struct stat directory = {};
+      const bool known = ::stat(parent_path(file.path).c_str(), &directory) == 0;
+      return {"executable_deleted", file.path, {}, known ? modified_at(directory) : wall_time()};
+    }
+    if (S_ISREG(there.facts.st_mode) && !same_file(there.facts, running))
+      return is_still_there(of) ? code_change{"executable_replaced", file.path, {}, placed_at(there.facts)}
+                                : code_change();
   }
-  if (S_ISREG(there.facts.st_mode) && !same_file(there.facts, running))
-    return is_still_there(of) ? code_change{"executable_replaced", file.path, {}, placed_at(there.facts)}
-                              : code_change();
   // "mv bot bot.old; cp new bot"
-  if (of.program.interpreter != language::none || of.details.arguments.empty()) return {};
+  if (of.program.interpreter != language::none || of.image->arguments.empty()) return {};
+  const std::string_view started_as = base_name(of.image->arguments.front());
+  if (started_as == base_name(file.path) ||
+      (!starts_with(base_name(file.path), started_as) && started_as != "." && started_as != ".."))
+    return {};
   const followed_path given =
-      follow_path(absolute_path(of.details.working_directory.path, of.details.arguments.front()), view.slow);
+      follow_path(absolute_path(of.details->working_directory.path, of.image->arguments.front()), view.slow);
   if (given.path.empty() || !given.links.empty() || !S_ISREG(given.facts.st_mode) || same_file(given.facts, running) ||
       parent_path(given.path) != parent_path(file.path) || !starts_with(base_name(file.path), base_name(given.path)) ||
       !is_later(placed_at(given.facts), of, view) || !is_still_there(of))
@@ -128,7 +136,7 @@ inline std::vector<code_change> library_changes(const census_process& of, const 
 
 /// A program that looks for changes of its files itself.
 inline bool reloads_itself(const census_process& of) {
-  for (const std::string& each : of.details.arguments)
+  for (const std::string& each : of.image->arguments)
     if (each == "--reload" || each == "--watch" || each == "--hot" || starts_with(each, "--watch-")) return true;
   return false;
 }
@@ -181,8 +189,8 @@ inline bool is_beside(std::string_view path, const std::string& target) {
 /// Started through a link ("current") that leads elsewhere by now.
 inline code_change link_change(const census_process& of, const census_view& view) {
   const census_program& program = of.program;
-  const process_file& file = of.details.executable;
-  const std::string& directory = of.details.working_directory.path;
+  const process_file& file = of.image->executable;
+  const std::string& directory = of.details->working_directory.path;
   for (const passed_link& link : program.links) {
     if (link.rest.empty() || link.target.empty()) continue;
     const std::string target = follow_path(link.target, view.slow).path;
@@ -200,9 +208,10 @@ inline code_change link_change(const census_process& of, const census_view& view
       return changed;
   }
   // "cd current && python main.py": the shell wrote down how it came there.
-  const std::string* way = of.details.marker("PWD");
+  const std::string* way = of.image->marker("PWD");
   if (way == nullptr || !starts_with(*way, "/") || program.key.empty() || directory.empty()) return {};
-  const followed_path now = follow_path(*way, view.slow);
+  if (*way == directory) return {};
+  const followed_path& now = view.follow(*way);
   for (const passed_link& link : now.links) {
     const std::string target = follow_path(link.target, view.slow).path;
     const std::string rest = link.rest.empty() ? "" : "/" + link.rest;

@@ -64,9 +64,9 @@ inline std::string folded(std::string_view path) {
 
 /// What follow_path() finds, as this process means it; a file that is not there keeps its name.
 inline void set_path(census_program& out, const std::string& absolute, const census_view& view) {
-  followed_path followed = follow_path(absolute, view.slow);
-  out.links = std::move(followed.links);
-  if (!followed.path.empty() && S_ISREG(followed.facts.st_mode)) out.path = std::move(followed.path);
+  const followed_path& followed = view.follow(absolute);
+  out.links = followed.links;
+  if (!followed.path.empty() && S_ISREG(followed.facts.st_mode)) out.path = followed.path;
 }
 
 /// The file of "-m shiva": beside the working directory, as Python looks first.
@@ -84,8 +84,8 @@ inline bool set_module_path(census_program& out, const std::string& directory, c
 
 inline void resolve_script(census_process& of, const interpreted& found, bool same_root, const census_view& view) {
   census_program& out = of.program;
-  const std::string& directory = of.details.working_directory.path;
-  const auto& arguments = of.details.arguments;
+  const std::string& directory = of.details->working_directory.path;
+  const auto& arguments = of.image->arguments;
   out.given = found.name;
   for (std::size_t i = found.behind; i < arguments.size(); ++i) out.rest.push_back(arguments[i]);
   if (found.kind == interpreted::what::module) {
@@ -173,25 +173,25 @@ inline process_role role_of_name(std::string_view name) noexcept {
 /// Outlives those who started it on purpose.
 inline bool is_meant_to_stay(const census_process& of) {
   return is_user_daemon(executable_name(of)) || is_user_daemon(of.info->name()) ||
-         is_editor_server(of.details.executable.path) || is_editor_server(of.program.path);
+         is_editor_server(of.image->executable.path) || is_editor_server(of.program.path);
 }
 
 /// Fills role and program.
 inline void resolve_program(census_process& of, const census_view& view) {
   const std::string name = executable_name(of);
-  const auto& arguments = of.details.arguments;
-  of.role = role_of_name(of.details.executable.path.empty() ? of.info->name() : std::string_view(name));
+  const auto& arguments = of.image->arguments;
+  of.role = role_of_name(of.image->executable.path.empty() ? of.info->name() : std::string_view(name));
   if ((of.pid() == 1 && is_first_init_name(of.info->name())) || name == "systemd" || of.info->name() == "(sd-pam)")
     of.role = process_role::session;
   if (!of.visible || !of.alive() || of.role == process_role::session) return;
-  const bool same_root = of.same_root = platform::shares_root(of.pid());
+  const bool same_root = of.same_root = platform::shares_root(of.pid(), view.own_root);
   census_program& out = of.program;
   out.interpreter = interpreter_language(name);
   if (!arguments.empty())
     for (const std::string_view also : {of.info->name(), base_name(arguments.front())})
       if (of.role == process_role::unknown) of.role = role_of_agent(also);
   if (out.interpreter == language::none) {
-    const std::string& path = of.details.executable.path;
+    const std::string& path = of.image->executable.path;
     out.given = arguments.empty() ? path : arguments.front();
     if (!path.empty() && !starts_with(path, "/memfd:")) {
       out.path = path;
@@ -200,7 +200,7 @@ inline void resolve_program(census_process& of, const census_view& view) {
     }
     out.shown = printable(name);
     for (std::size_t i = 1; i < arguments.size(); ++i) out.rest.push_back(arguments[i]);
-    if (same_root && starts_with(out.given, "/")) out.links = follow_path(out.given, view.slow).links;
+    if (same_root && starts_with(out.given, "/")) out.links = view.follow(out.given).links;
   } else {
     const interpreted found = program_of_arguments(out.interpreter, arguments);
     if (found.kind == interpreted::what::script || found.kind == interpreted::what::module)
@@ -212,7 +212,7 @@ inline void resolve_program(census_process& of, const census_view& view) {
   const std::string_view script = base_name(out.key.empty() ? out.given : out.key);
   if (of.role == process_role::unknown) of.role = role_of_agent(script);
   if (of.role != process_role::unknown) return;
-  if (of.details.executable_fault && arguments.empty()) return;
+  if (of.image->executable_fault && arguments.empty()) return;
   const bool wraps = is_wrapper_name(out.interpreter == language::none ? std::string_view(name) : script);
   if (wraps) of.role = process_role::wrapper;
   else if (out.interpreter == language::none && is_tool_name(name)) of.role = process_role::tool;

@@ -36,25 +36,34 @@ inline int rank_of(const process_manager& manager) noexcept {
   return manager.is_service() ? 2 : manager.holds.empty() ? 0 : 1;
 }
 
-/// Could run twice by mistake.
-inline bool can_be_duplicate(const census_process& of) {
+/// Could run twice by mistake, by what it runs.
+inline bool may_be_duplicate(const census_process& of) {
   if (!of.visible || !of.alive() || of.ancestor || of.ignored) return false;
   if (of.role != process_role::program || of.program.key.empty()) return false;
-  return !is_session_tool(of.program.module ? of.program.given : of.program.path) &&
-         of.manager.kind != manager_kind::desktop && !is_meant_to_stay(of);
+  return !is_session_tool(of.program.module ? of.program.given : of.program.path) && !is_meant_to_stay(of);
+}
+
+/// Nobody's window, and still there.
+inline bool is_no_window(const census_process& of) { return of.manager().kind != manager_kind::desktop && of.alive(); }
+
+inline bool same_key(const census_process& a, const census_process& b) noexcept {
+  return a.info->user == b.info->user && a.program.key == b.program.key;
 }
 
 inline bool same_program(const census_process& a, const census_process& b) {
-  return a.info->user == b.info->user && a.details.container == b.details.container &&
-         a.details.pid_namespace == b.details.pid_namespace && a.program.key == b.program.key;
+  return same_key(a, b) && a.origin().container == b.origin().container &&
+         a.origin().pid_namespace == b.origin().pid_namespace;
 }
 
-/// The one that another was started by to share its work, or null.
+/// The one that another was started by to share its work, or null. Where both have one root
+/// directory their key is the same file, and it is not asked in which container each is.
 inline const census_process* master_of(const census_view& view, const census_process& of) {
   const census_process* found = nullptr;
   const census_process* at = view.parent(of);
   for (int depth = 0; depth < 256 && at != nullptr; ++depth, at = view.parent(*at))
-    if (can_be_duplicate(*at) && same_program(*at, of)) found = at;
+    if (same_key(*at, of) && may_be_duplicate(*at) && is_no_window(*at) &&
+        ((at->same_root && of.same_root) || same_program(*at, of)))
+      found = at;
   return found;
 }
 
@@ -76,8 +85,8 @@ inline bool is_independent(const census_view& view, const census_process& of) {
 /// Equal for members of one pool: of one job, of one unit, of one supervisor, of one shell script.
 inline bool is_one_pool(const census_view& view, const census_process& a, const census_process& b) {
   if (a.info->group == b.info->group && a.info->group > 0) return true;
-  const process_manager& first = a.manager;
-  const process_manager& second = b.manager;
+  const process_manager& first = a.manager();
+  const process_manager& second = b.manager();
   if (first.kind == second.kind && first.is_service() && first.kind != manager_kind::cron) {
     if (first.kind == manager_kind::supervisor) return first.process == second.process;
     if (first.name == second.name) return true;
@@ -107,7 +116,8 @@ inline bool is_same_job(const census_process& a, const census_process& b) {
   const auto& first = a.program.rest;
   const auto& second = b.program.rest;
   if (a.program.generic || b.program.generic)
-    return words_of(first) == words_of(second) && a.details.working_directory.path == b.details.working_directory.path;
+    return words_of(first) == words_of(second) &&
+           a.details->working_directory.path == b.details->working_directory.path;
   const auto subcommand = [](const std::vector<std::string>& list) {
     return list.empty() || list.front().empty() || list.front().front() == '-' ? std::string_view()
                                                                                : std::string_view(list.front());
@@ -117,7 +127,7 @@ inline bool is_same_job(const census_process& a, const census_process& b) {
 
 inline bool has_same_arguments(const census_process& a, const census_process& b) {
   if (a.program.rest != b.program.rest) return false;
-  return a.details.working_directory.path == b.details.working_directory.path ||
+  return a.details->working_directory.path == b.details->working_directory.path ||
          (!a.program.generic && words_of(a.program.rest).empty());
 }
 
@@ -144,15 +154,38 @@ inline std::string place_in_repository(const census_process& of, const census_vi
   return repository.empty() ? std::string() : repository + "//" + folded(program.path).substr(checkout.root.size());
 }
 
+/// What may be one of several: the topmost of each pool, but those that are alone in what they run.
+/// Not known yet is who manages them.
+inline std::vector<instance> find_candidates(const census_view& view, const std::vector<left_process>& left,
+                                             const std::vector<stale_code>& code) {
+  std::vector<instance> all;
+  std::map<std::pair<uid_t, std::string_view>, std::size_t> like;
+  std::map<std::pair<uid_t, std::string>, std::size_t> beside;
+  for (std::size_t i = 0; i < view.all.size(); ++i) {
+    const census_process& of = view.all[i];
+    if (!may_be_duplicate(of) || master_of(view, of) != nullptr) continue;
+    all.push_back({i, 0, left[i].is == left_as::orphan, static_cast<bool>(code[i]), place_in_repository(of, view)});
+    ++like[{of.info->user, of.program.key}];
+    if (!all.back().repository.empty()) ++beside[{of.info->user, all.back().repository}];
+  }
+  const auto is_alone = [&](const instance& each) {
+    const census_process& of = view.all[each.index];
+    return like[{of.info->user, of.program.key}] == 1 &&
+           (each.repository.empty() || beside[{of.info->user, each.repository}] == 1);
+  };
+  all.erase(std::remove_if(all.begin(), all.end(), is_alone), all.end());
+  return all;
+}
+
 /// All instances, one for each pool.
 inline std::vector<instance> find_instances(const census_view& view, const std::vector<left_process>& left,
                                             const std::vector<stale_code>& code) {
   std::vector<instance> result;
   std::map<std::string_view, std::vector<std::size_t>> of_key;  // into result
-  for (std::size_t i = 0; i < view.all.size(); ++i) {
-    const census_process& of = view.all[i];
-    if (!can_be_duplicate(of) || master_of(view, of) != nullptr) continue;
-    const int rank = rank_of(of.manager);
+  for (instance& each : find_candidates(view, left, code)) {
+    const census_process& of = view.all[each.index];
+    if (!is_no_window(of)) continue;
+    const int rank = each.rank = rank_of(of.manager());
     if (rank == 0 && !is_independent(view, of)) continue;
     std::vector<std::size_t>& like = of_key[of.program.key];
     const bool known = std::any_of(like.begin(), like.end(), [&](std::size_t at) {
@@ -161,7 +194,7 @@ inline std::vector<instance> find_instances(const census_view& view, const std::
     });
     if (known) continue;
     like.push_back(result.size());
-    result.push_back({i, rank, left[i].is == left_as::orphan, static_cast<bool>(code[i]), {}});
+    result.push_back(std::move(each));
   }
   return result;
 }
@@ -172,7 +205,7 @@ inline severity judge_pair(const census_view& view, const instance& keep, const 
   const census_process& b = view.all[extra.index];
   const bool same = a.program.key == b.program.key && has_same_arguments(a, b);
   if (keep.rank > extra.rank) return is_same_job(a, b) ? severity::critical : severity::note;
-  if (keep.rank == 2) return same && !is_one_template(a.manager, b.manager) ? severity::warning : severity::note;
+  if (keep.rank == 2) return same && !is_one_template(a.manager(), b.manager()) ? severity::warning : severity::note;
   if (keep.rank == 1) return severity::note;
   if (keep.orphan && extra.orphan) return severity::note;
   // Of a program that is installed for everybody each may have one open.
@@ -184,7 +217,7 @@ inline std::string_view how_managed(const instance& one, const census_process& o
   if (one.rank == 2) return "managed";
   if (one.rank == 1) return "under a guard";
   if (one.orphan) return "left over";
-  return of.manager.kind == manager_kind::agent ? "by an agent" : "by hand";
+  return of.manager().kind == manager_kind::agent ? "by an agent" : "by hand";
 }
 
 /// Why the first of a set is the one to keep: the order of judge_set, in words.
@@ -208,7 +241,7 @@ inline void report_duplicate(census_view& view, const instance& keep, const std:
   first.keep = true;
   one.processes.push_back(std::move(first));
   std::vector<pid_t> ending;
-  bool elsewhere = false, differs = false, guarded = !kept.manager.holds.empty() || keep.rank == 1;
+  bool elsewhere = false, differs = false, guarded = !kept.manager().holds.empty() || keep.rank == 1;
   for (const instance& each : extra) {
     census_process& of = view.all[each.index];
     census_entry entry = entry_of(of);
@@ -219,7 +252,7 @@ inline void report_duplicate(census_view& view, const instance& keep, const std:
       entry.proof.push_back({"other_checkout", of.program.path});
     }
     if (each.orphan) entry.proof.push_back({"left_over", "true"});
-    guarded = guarded || !of.manager.holds.empty();
+    guarded = guarded || !of.manager().holds.empty();
     of.reported = of.extra = true;
     ending.push_back(of.pid());
     one.processes.push_back(std::move(entry));
@@ -239,7 +272,7 @@ inline void report_duplicate(census_view& view, const instance& keep, const std:
   one.why += guarded ? "; not each holds the guard" : "; neither holds a guard, so nothing stops both";
   one.proof = {{"program", kept.program.path}, {"kept_because", std::string(because)}};
   one.remedy = reap_command(ending);
-  if (extra.front().rank == 2) one.remedy = "systemctl stop " + pasteable(view.all[extra.front().index].manager.name);
+  if (extra.front().rank == 2) one.remedy = "systemctl stop " + pasteable(view.all[extra.front().index].manager().name);
   out.ghosts.push_back(std::move(one));
 }
 
@@ -295,7 +328,7 @@ inline void find_duplicates(census_view& view, const std::vector<left_process>& 
   std::vector<instance> all = find_instances(view, left, code);
   const auto where = [&](const instance& each, const std::string& key) {
     const census_process& of = view.all[each.index];
-    return program_place(of.info->user, of.details.container, of.details.pid_namespace, key);
+    return program_place(of.info->user, of.origin().container, of.origin().pid_namespace, key);
   };
   std::map<program_place, std::vector<instance>> programs;
   for (const instance& each : all) programs[where(each, view.all[each.index].program.key)].push_back(each);
@@ -317,7 +350,6 @@ inline void find_duplicates(census_view& view, const std::vector<left_process>& 
   // Other checkouts of the same repository.
   std::map<program_place, std::vector<instance>> repositories;
   for (instance& each : all) {
-    each.repository = place_in_repository(view.all[each.index], view);
     if (!each.repository.empty()) repositories[where(each, each.repository)].push_back(each);
   }
   for (auto& [key, set] : repositories) {

@@ -28,7 +28,7 @@ inline std::string held_text(const std::vector<const census_process*>& all) {
   std::size_t untold = 0;
   for (const census_process* each : all) {
     memory += each->info->resident_bytes;
-    for (const std::string& name : each->manager.holds)
+    for (const std::string& name : each->manager().holds)
       guards += (guards.empty() ? ", the guard " : ", ") + printable(name);
     if (text.size() >= 120) {
       ++untold;
@@ -63,7 +63,7 @@ inline std::vector<const census_process*> held_by(const census_view& view, const
 inline void note_idle_terminals(const census_view& view, const census_options& options, census& out) {
   for (const census_process& leader : view.all) {
     if (!leader.visible || !leader.alive() || leader.ancestor || leader.info->session != leader.pid()) continue;
-    if (leader.info->terminal == 0 || !leader.manager.idle || *leader.manager.idle < options.older_than) continue;
+    if (leader.info->terminal == 0 || !leader.manager().idle || *leader.manager().idle < options.older_than) continue;
     std::vector<const census_process*> held;
     for (const process_info& member : view.table->session_members(leader.pid())) {
       const census_process* of = view.find(member.id.pid);
@@ -75,7 +75,7 @@ inline void note_idle_terminals(const census_view& view, const census_options& o
     note one;
     one.kind = note_kind::idle_session;
     for (const census_process* each : held) one.processes.push_back(entry_of(*each));
-    one.text = "nobody has touched " + leader.manager.terminal + " for " + age_text(*leader.manager.idle) +
+    one.text = "nobody has touched " + leader.manager().terminal + " for " + age_text(*leader.manager().idle) +
                "; it holds " + held_text(held);
     out.notes.push_back(std::move(one));
   }
@@ -99,7 +99,8 @@ inline void note_idle_agents(const census_view& view, const census_options& opti
     if (std::find(seen.begin(), seen.end(), one.index) != seen.end()) continue;
     seen.push_back(one.index);
     if (one.by_id_alone || !agent.visible || !agent.alive() || agent.ancestor || agent.ignored || agent.reported ||
-        agent.info->terminal != 0 || view.age(agent) < options.older_than || !may_be_forgotten(agent.manager))
+        agent.info->terminal != 0 || view.age(agent) < options.older_than || !may_be_forgotten(agent.manager()) ||
+        !agent.alive())
       continue;
     std::vector<const census_process*> held = held_by(view, agent);
     std::chrono::milliseconds used = agent.info->cpu_time;
@@ -114,7 +115,7 @@ inline void note_idle_agents(const census_view& view, const census_options& opti
     found.processes.push_back(entry_of(agent));
     for (const census_process* each : held) found.processes.push_back(entry_of(*each));
     found.text = printable(one.agent) + " (pid " + std::to_string(agent.pid()) + ", " + age_text(view.age(agent)) +
-                 ", " + agent.manager.text() + ") has no terminal, and took " +
+                 ", " + agent.manager().text() + ") has no terminal, and took " +
                  age_text(std::chrono::duration_cast<std::chrono::seconds>(used)) +
                  " of processor time since it started: perhaps nobody uses it; it holds ";
     held.insert(held.begin(), &agent);

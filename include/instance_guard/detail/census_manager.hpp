@@ -44,7 +44,7 @@ inline bool is_reaper(const census_process& of) noexcept {
   const std::string_view name = of.info->name();
   if (of.pid() == 1) return is_first_init_name(name);
   if (name == "systemd") {
-    for (const std::string& each : of.details.arguments)
+    for (const std::string& each : of.image->arguments)
       if (each == "--user") return true;
     return false;
   }
@@ -76,7 +76,7 @@ inline bool is_job_runner(const census_process& of) {
 inline bool is_first_of_unit(const census_view& view, const census_process& of, const std::string& origin) {
   for (const census_process& each : view.all)
     if (each.alive() && each.info->id.start_time < of.info->id.start_time &&
-        origin_of_cgroups(each.details.cgroup) == origin)
+        origin_of_cgroups(each.origin().cgroup) == origin)
       return false;
   return true;
 }
@@ -102,7 +102,7 @@ inline bool is_runner_itself(const census_view& view, const census_process& of, 
 inline bool set_unit(const census_view& view, const census_process& of, process_manager& out) {
   // What has a terminal was started by hand, though the terminal may itself be a unit's.
   if (of.info->terminal != 0) return false;
-  std::string origin = origin_of_cgroups(of.details.cgroup);
+  std::string origin = origin_of_cgroups(of.origin().cgroup);
   if (is_of_runner(origin)) {
     if (!is_runner_itself(view, of, origin)) return false;
     origin.replace(0, runner_words.size(), "systemd ");
@@ -120,7 +120,7 @@ inline bool set_unit(const census_view& view, const census_process& of, process_
 
 /// "/…/app-firefox-1234.scope" of a desktop, "/system.slice/cron.service" of jobs.
 inline bool set_scope(const census_process& of, process_manager& out) {
-  for (std::string_view rest = of.details.cgroup; !rest.empty();) {
+  for (std::string_view rest = of.origin().cgroup; !rest.empty();) {
     const std::size_t end = rest.find('\n');
     const std::string_view line = rest.substr(0, end);
     rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 1);
@@ -192,7 +192,7 @@ inline bool set_starter(const census_view& view, const census_process& of, proce
     for (const std::string_view each : {"cron", "crond", "CRON", "cronie", "anacron", "fcron"})
       if (which == each) return is(manager_kind::cron, "cron");
     if (starts_with(which, "containerd-shim") || which == "conmon")
-      return is(manager_kind::container, of.details.container);
+      return is(manager_kind::container, of.origin().container);
     if (of.info->terminal != 0) return is(manager_kind::terminal, "");
     return is(manager_kind::program, printable(which));
   }
@@ -212,7 +212,7 @@ inline std::optional<std::chrono::seconds> idle_time(const std::string& terminal
 inline process_manager manager_of(const census_view& view, const std::vector<lock_status>& locks,
                                   const census_process& of, bool with_guard = true) {
   process_manager result;
-  const session_mark mark = mark_of(of.details);
+  const session_mark mark = mark_of(*of.image);
   result.session = mark.agent;
   result.session_id = mark.id;
   result.terminal = terminal_name(static_cast<int>(of.info->terminal));
@@ -222,9 +222,9 @@ inline process_manager manager_of(const census_view& view, const std::vector<loc
   result.holds = guard.holds;
   const auto settled = [&] {
     if (set_unit(view, of, result)) return true;
-    if (!of.details.container.empty() && of.details.container != view.own_container) {
+    if (!of.origin().container.empty() && of.origin().container != view.own_container) {
       result.kind = manager_kind::container;
-      result.name = of.details.container;
+      result.name = of.origin().container;
       return true;
     }
     return false;
@@ -255,6 +255,14 @@ inline process_manager manager_of(const census_view& view, const std::vector<loc
     result.name = printable(parent->info->name());
   }
   return result;
+}
+
+inline const process_manager& census_process::manager() const {
+  if (late.manager == nullptr) {
+    late.manager = std::make_unique<process_manager>();
+    if (view != nullptr) *late.manager = manager_of(*view, *view->locks, *this);
+  }
+  return *late.manager;
 }
 
 }  // namespace instance_guard::detail

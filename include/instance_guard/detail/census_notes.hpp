@@ -16,7 +16,8 @@ namespace instance_guard::detail {
 
 inline std::string described(const census_view& view, const census_process& of) {
   const std::string program = of.program.shown.empty() ? printable(of.info->name()) : of.program.shown;
-  return program + " (pid " + std::to_string(of.pid()) + ", " + age_text(view.age(of)) + ", " + of.manager.text() + ")";
+  return program + " (pid " + std::to_string(of.pid()) + ", " + age_text(view.age(of)) + ", " + of.manager().text() +
+         ")";
 }
 
 inline void add_note(census& out, note_kind kind, std::string text, const census_process& of) {
@@ -35,7 +36,7 @@ inline void note_left(const census_view& view, const std::vector<left_process>& 
     if (left[i].is == left_as::perhaps_used)
       add_note(
           out, note_kind::living_agent,
-          described(view, of) + " was left by its parent; a living " + printable(of.manager.session) + " may use it",
+          described(view, of) + " was left by its parent; a living " + printable(of.manager().session) + " may use it",
           of);
     if (left[i].is == left_as::detached)
       add_note(out, note_kind::detached, described(view, of) + " is detached: on purpose, it seems", of);
@@ -48,9 +49,9 @@ inline void note_long_running(const census_view& view, const std::vector<left_pr
     const census_process& of = view.all[i];
     if (!of.visible || !of.alive() || of.ancestor || of.ignored || of.reported) continue;
     if (of.role != process_role::program || left[i].is != left_as::nothing) continue;
-    if (rank_of(of.manager) > 0 || view.age(of) < options.older_than) continue;
-    if (of.manager.kind == manager_kind::program || of.manager.kind == manager_kind::desktop) continue;
-    if (of.manager.kind == manager_kind::nobody && is_system_file(of.details.executable.path)) continue;
+    if (view.age(of) < options.older_than || rank_of(of.manager()) > 0 || !of.alive()) continue;
+    if (of.manager().kind == manager_kind::program || of.manager().kind == manager_kind::desktop) continue;
+    if (of.manager().kind == manager_kind::nobody && is_system_file(of.image->executable.path)) continue;
     const census_process* parent = view.parent(of);
     if (parent != nullptr && parent->role == process_role::program && view.age(*parent) >= options.older_than) continue;
     add_note(out, note_kind::long_running, described(view, of) + " runs for a long time, and no service is its", of);
@@ -67,7 +68,7 @@ inline void note_unseen(const census_view& view, const census_options& options, 
       ++others;
       continue;
     }
-    if (each.details.executable_fault == std::errc::permission_denied) ++denied;
+    if (each.image->executable_fault == std::errc::permission_denied) ++denied;
   }
   out.processes -= others;
   others += view.table->unreadable();

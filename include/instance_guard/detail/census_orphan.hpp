@@ -29,21 +29,21 @@ inline left_process judge_left(const census_view& view, const census_process& of
   left_process result;
   const process_info& info = *of.info;
   if (!of.visible || !of.alive() || of.ancestor || of.role == process_role::session || !of.adopted ||
-      of.manager.kind != manager_kind::nobody)
+      of.manager().kind != manager_kind::nobody || !of.alive())
     return result;
   // A session or group of 0 was made outside of this pid namespace.
   result.session_leader_gone = info.session > 0 && info.session != of.pid() && !view.lives(info.session);
   result.group_leader_gone = info.group > 0 && info.group != of.pid() && !view.lives(info.group);
-  result.directory_deleted = of.details.working_directory.deleted;
+  result.directory_deleted = of.details->working_directory.deleted;
   const bool evident = result.session_leader_gone || result.group_leader_gone || result.directory_deleted;
-  const session_mark mark = mark_of(of.details);
+  const session_mark mark = mark_of(*of.image);
   const bool leads = info.session == of.pid();
   if (mark.keep || is_meant_to_stay(of)) {
     result.is = left_as::detached;
     return result;
   }
   if (!mark.agent.empty()) {
-    if (of.manager.session_alive) {
+    if (of.manager().session_alive) {
       result.is = left_as::perhaps_used;
       return result;
     }
@@ -65,8 +65,8 @@ inline std::vector<evidence> proof_of(const left_process& left, const census_pro
   if (left.group_leader_gone) proof.push_back({"group_leader", "gone"});
   if (left.directory_deleted) proof.push_back({"working_directory", "deleted"});
   if (left.marked) {
-    proof.push_back({"mark", of.manager.session});
-    if (!of.manager.session_id.empty()) proof.push_back({"session", of.manager.session_id});
+    proof.push_back({"mark", of.manager().session});
+    if (!of.manager().session_id.empty()) proof.push_back({"session", of.manager().session_id});
   }
   return proof;
 }
@@ -79,7 +79,7 @@ inline void add_tree(const census_view& view, const census_process& root, const 
     for (const process_info& child : view.table->children_of(out[i]->pid())) {
       const census_process* found = view.find(child.id.pid);
       if (found == nullptr || !found->visible || !found->alive() || found->ancestor || found->ignored ||
-          found->reported || found->role == process_role::session || found->manager.is_service() ||
+          found->reported || found->role == process_role::session || found->manager().is_service() || !found->alive() ||
           view.parent(*found) != out[i] || view.age(*found) < options.min_age)
         continue;
       out.push_back(found);

@@ -26,8 +26,8 @@ class [[nodiscard]] command_pattern {
   explicit operator bool() const noexcept { return usable_; }
 
   bool matches(const census_process& of) const {
-    if (!usable_ || of.details.arguments.empty()) return false;
-    const std::string text = joined(of.details.arguments, 4096);
+    if (!usable_ || of.own_arguments().empty()) return false;
+    const std::string text = joined(of.own_arguments(), 4096);
     return ::regexec(&compiled_, text.c_str(), 0, nullptr, 0) == 0;
   }
 

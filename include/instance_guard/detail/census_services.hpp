@@ -19,7 +19,7 @@ namespace instance_guard::detail {
 inline std::vector<instance> service_instances(const census_view& view, const command_pattern& pattern,
                                                const std::vector<left_process>& left) {
   const auto is_meant = [&](const census_process& of) {
-    return of.visible && of.alive() && !of.ancestor && !of.ignored &&
+    return of.visible && !of.ended && !of.info->kernel_thread && !of.ancestor && !of.ignored &&
            (of.role == process_role::program || of.role == process_role::supervisor) &&
            !is_session_tool(of.program.path) && pattern.matches(of);
   };
@@ -30,7 +30,7 @@ inline std::vector<instance> service_instances(const census_view& view, const co
     bool counted_above = false;
     for (const census_process* at = view.parent(of); at != nullptr; at = view.parent(*at))
       counted_above = counted_above || is_meant(*at);
-    if (!counted_above) result.push_back({i, rank_of(of.manager), left[i].is == left_as::orphan, false, {}});
+    if (!counted_above) result.push_back({i, rank_of(of.manager()), left[i].is == left_as::orphan, false, {}});
   }
   std::stable_sort(result.begin(), result.end(), [&](const instance& a, const instance& b) {
     const auto order = [&](const instance& each) {
@@ -72,7 +72,7 @@ inline void report_service(census_view& view, const service_rule& rule, const st
     census_entry entry = entry_of(of);
     entry.keep = i < rule.count;
     const bool young = found[i].rank < 2 && view.age(of) < options.min_age;
-    if (!entry.keep && (of.extra || young)) continue;
+    if (!entry.keep && (of.extra || young || !of.alive())) continue;
     if (!entry.keep) {
       of.reported = of.extra = true;
       ending.push_back(of.pid());
@@ -93,7 +93,7 @@ inline void report_blocked(census_view& view, const std::vector<lock_status>& lo
     if (each.state != lock_state::held || holder == nullptr || holder->info->id != each.holder->process) continue;
     if (!holder->visible || holder->ignored) continue;
     const process_manager manager = manager_of(view, locks, *holder, false);
-    if (manager.is_service()) continue;
+    if (manager.is_service() || !holder->alive()) continue;
     const refusal* last = nullptr;
     for (const refusal& one : each.refusals)
       if (starts_with(one.started_from, "systemd ") && one.at >= each.holder->acquired_at) last = &one;

@@ -72,11 +72,11 @@ inline std::vector<living_agent> find_agents(const census_view& view) {
   };
   for (const census_process& each : view.all) {
     if (!each.alive() || !each.visible) continue;
-    const session_mark mark = mark_of(each.details);
+    const session_mark mark = mark_of(*each.image);
     if (mark.agent.empty()) continue;
     const census_process* at = &each;
     const census_process* above = view.parent(*at);
-    for (int depth = 0; depth < 256 && above != nullptr && mark_of(above->details).agent == mark.agent; ++depth) {
+    for (int depth = 0; depth < 256 && above != nullptr && mark_of(*above->image).agent == mark.agent; ++depth) {
       at = above;
       above = view.parent(*at);
     }
@@ -90,7 +90,7 @@ inline std::vector<living_agent> find_agents(const census_view& view) {
     if (!view.all[i].alive()) continue;
     if (std::string agent = agent_of(view.all[i]); !agent.empty()) add({i, std::move(agent), {}, false});
     // `instance-guard run --session ID`
-    const auto& words = view.all[i].details.arguments;
+    const auto& words = view.all[i].image->arguments;
     if (executable_name(view.all[i]) != "instance-guard") continue;
     for (std::size_t k = 0; k + 1 < words.size(); ++k)
       if (words[k] == "--session") add({i, "session", words[k + 1], true});
@@ -111,7 +111,7 @@ inline bool session_may_live(const census_view& view, const census_process& of, 
     if (each.by_id_alone || agent.info->user != of.info->user || agent.info->id.start_time > of.info->id.start_time)
       continue;
     if (agent.info->session == of.info->session) return true;
-    if (is_below(of.details.working_directory.path, agent.details.working_directory.path)) return true;
+    if (is_below(of.details->working_directory.path, agent.details->working_directory.path)) return true;
   }
   return false;
 }

@@ -30,8 +30,7 @@ struct stale_code {
 inline bool can_be_stale(const census_process& of) {
   if (!of.visible || !of.alive() || of.ancestor || of.ignored) return false;
   if (of.role != process_role::program && of.role != process_role::supervisor) return false;
-  return !is_session_tool(of.program.module ? of.program.given : of.program.path) &&
-         of.manager.kind != manager_kind::desktop && !is_meant_to_stay(of);
+  return !is_session_tool(of.program.module ? of.program.given : of.program.path) && !is_meant_to_stay(of);
 }
 
 /// Where the source of a program is: beside its script, or, of an installed runner of sources, in
@@ -40,9 +39,9 @@ inline std::string source_place(const census_process& of) {
   const census_program& program = of.program;
   if (program.interpreter == language::none || !of.same_root || program.key.empty()) return {};
   if (!program.generic) return program.path;
-  const std::string& directory = of.details.working_directory.path;
+  const std::string& directory = of.details->working_directory.path;
   if (is_system_file(program.path) || program.path.find("/node_modules/") != std::string::npos) return {};
-  if (directory.empty() || of.details.working_directory.deleted) return {};
+  if (directory.empty() || of.details->working_directory.deleted) return {};
   return directory + "/.";
 }
 
@@ -58,9 +57,9 @@ inline stale_code look_at_code(const census_process& of, const census_view& view
     std::vector<code_change> libraries = library_changes(of, view);
     result.libraries = libraries.size();
     for (code_change& each : libraries) add(std::move(each));
-  } else if (of.details.executable.deleted && !starts_with(of.details.executable.path, "/memfd:")) {
+  } else if (of.image->executable.deleted && !starts_with(of.image->executable.path, "/memfd:")) {
     // Of another root only the kernel's word is known.
-    add({"executable_deleted", of.details.executable.path, {}, {}});
+    add({"executable_deleted", of.image->executable.path, {}, {}});
   }
   const std::string source = source_place(of);
   if (!source.empty() && !reloads_itself(of)) {
@@ -75,7 +74,7 @@ inline stale_code look_at_code(const census_process& of, const census_view& view
 
 /// Nothing but files of packages, under a tool that somebody has open: a note.
 inline bool is_only_upgraded(const stale_code& code, const census_process& of) {
-  if (of.manager.is_service() || code.git.how == git_move::reading::moved) return false;
+  if (of.manager().is_service() || code.git.how == git_move::reading::moved) return false;
   for (const code_change& each : code.changes)
     if (!is_system_file(each.path)) return false;
   return true;
@@ -170,7 +169,7 @@ inline void add_stale(const census_process& of, const stale_code& code, const ce
   if (one.why.empty()) {
     one.why = why;
     one.proof = entry.proof;
-    one.remedy = restart_command(of.manager, of.pid());
+    one.remedy = restart_command(of.manager(), of.pid());
   }
 }
 
@@ -195,7 +194,11 @@ inline void note_unread(const std::vector<stale_code>& code, census& out) {
 inline std::vector<stale_code> look_for_stale(const census_view& view) {
   std::vector<stale_code> result(view.all.size());
   for (std::size_t i = 0; i < result.size(); ++i)
-    if (can_be_stale(view.all[i])) result[i] = look_at_code(view.all[i], view);
+    if (can_be_stale(view.all[i])) {
+      result[i] = look_at_code(view.all[i], view);
+      const bool tells = result[i] || result[i].git.how != git_move::reading::nothing;
+      if (tells && (view.all[i].manager().kind == manager_kind::desktop || !view.all[i].alive())) result[i] = {};
+    }
   return result;
 }
 

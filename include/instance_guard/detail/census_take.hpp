@@ -21,12 +21,14 @@
 
 namespace instance_guard::detail {
 
-/// What each process runs, and who manages it.
+/// What each process runs. `view` and `locks` stay where they are: who manages one is found when a
+/// rule asks for it.
 inline void resolve_all(census_view& view, const std::vector<lock_status>& locks) {
+  view.locks = &locks;
+  for (census_process& each : view.all) each.view = &view;
   for (census_process& each : view.all) resolve_program(each, view);
   for (census_process& each : view.all) each.adopted = is_adopted(view, each);
   view.agents = find_agents(view);
-  for (census_process& each : view.all) each.manager = manager_of(view, locks, each);
 }
 
 /// Patterns by their place in a list; empty: one of them is no regular expression.
@@ -86,7 +88,7 @@ inline census take(const process_table& now, const process_table* earlier, const
     for (const auto& pattern : ignored) each.ignored = each.ignored || pattern->matches(each);
   std::vector<left_process> left;
   for (census_process& each : view.all) {
-    if (each.visible && each.adopted && each.manager.kind == manager_kind::nobody)
+    if (each.visible && each.alive() && each.adopted && each.manager().kind == manager_kind::nobody && each.alive())
       each.ignores_hangup = ignores_hangup(each.info->id);
     left.push_back(judge_left(view, each));
   }

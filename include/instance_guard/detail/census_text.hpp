@@ -64,10 +64,10 @@ inline census_entry entry_of(const census_process& of) {
   census_entry entry;
   entry.process = *of.info;
   entry.name = of.info->name();
-  entry.arguments = of.details.arguments;
-  entry.executable = of.details.executable.path;
-  entry.working_directory = of.details.working_directory.path;
-  entry.managed_by = of.manager;
+  entry.arguments = of.own_arguments();
+  entry.executable = of.image->executable.path;
+  entry.working_directory = of.details->working_directory.path;
+  entry.managed_by = of.manager();
   return entry;
 }
 

@@ -6,14 +6,18 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <deque>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "../ghost_census_types.hpp"
+#include "../lock_status_types.hpp"
 #include "../platform/platform_census.hpp"
 #include "../process_table.hpp"
 #include "census_path.hpp"
@@ -46,9 +50,22 @@ struct census_program {
   bool module = false;                  ///< python -m
 };
 
+struct census_view;
+
+/// What is read of a process only when a rule asks for it: hardly any needs all.
+struct late_details {
+  std::unique_ptr<process_details> origin = {};     ///< cgroup, container, pid namespace
+  std::unique_ptr<process_details> arguments = {};  ///< its own, of a copy of its parent
+  std::unique_ptr<process_manager> manager = {};
+  bool gone = false;  ///< it had ended by then, or could not be looked at again: it is judged no further
+};
+
 struct census_process {
   const process_info* info = nullptr;
-  process_details details = {};
+  const process_details* details = nullptr;  ///< of the table, or of the view; cgroup and the like by origin()
+  const process_details* image = nullptr;    ///< the same, or its parent's: executable, arguments, markers
+  const census_view* view = nullptr;
+  bool knows_origin = false;                ///< it is in the details
   bool ended = false;                       ///< all of it: also its threads
   bool visible = false;                     ///< details were read, and it is one of those that were asked for
   bool ancestor = false;                    ///< the caller, or above it
@@ -57,13 +74,19 @@ struct census_process {
   std::optional<bool> ignores_hangup = {};  ///< empty: can't be told
   process_role role = process_role::unknown;
   census_program program = {};
-  process_manager manager = {};
   bool adopted = false;   ///< its parent reaps what others leave, and did not start it
   bool reported = false;  ///< as an orphan, or in a duplicate
   bool extra = false;     ///< of a duplicate, to be ended
+  mutable late_details late = {};
 
   pid_t pid() const noexcept { return info->id.pid; }
-  bool alive() const noexcept { return !ended && !info->kernel_thread; }
+  bool alive() const noexcept { return !ended && !late.gone && !info->kernel_thread; }
+  /// With cgroup, container and pid namespace. May find that it is gone.
+  const process_details& origin() const;
+  /// As it has them itself: a copy of its parent may have made a title of them.
+  const std::vector<std::string>& own_arguments() const;
+  /// Who manages it. May find that it is gone.
+  const process_manager& manager() const;
 };
 
 /// A living agent, or a session that lives: a process, by its name or by the mark that it has given
@@ -75,12 +98,19 @@ struct living_agent {
   bool by_id_alone = false;  ///< a shell or the like: only what has this very id is its own
 };
 
+/// Bytes of the arguments of one process that are looked at.
+inline constexpr std::size_t most_arguments = 64 * 1024;
+
 /// All of them, ascending by pid.
 struct census_view {
   const process_table* table = nullptr;
+  const std::vector<lock_status>* locks = nullptr;  ///< the guards of this host; set by resolve_all()
   std::vector<census_process> all = {};
+  std::deque<process_details> read = {};  ///< where the table has none
   std::vector<living_agent> agents = {};
   slow_places slow = {};
+  mutable std::unordered_map<std::string, followed_path> followed = {};  ///< many name the same files
+  platform::directory_id own_root = platform::root_directory();
   std::string own_container = {};
   std::uint64_t own_pid_namespace = 0;
 
@@ -95,6 +125,12 @@ struct census_view {
     const census_process* found = find(of.info->parent);
     if (found == nullptr || found->info->id.start_time > of.info->id.start_time) return nullptr;
     return found;
+  }
+  /// follow_path(), of now or of a moment ago. Valid as long as the view is.
+  const followed_path& follow(const std::string& path) const {
+    const auto [at, added] = followed.try_emplace(path);
+    if (added) at->second = follow_path(path, slow);
+    return at->second;
   }
   /// True if a living process has this pid.
   bool lives(pid_t pid) const noexcept {
@@ -129,12 +165,46 @@ inline bool has_ended(const process_info& info) noexcept {
   return none && met == met_again;
 }
 
-/// What the rules need of each process that is looked at.
+inline const process_details& census_process::origin() const {
+  if (knows_origin) return *details;
+  if (late.origin == nullptr) {
+    late.origin = std::make_unique<process_details>();
+    if (visible) {
+      read_options what;
+      what.cgroup = true;
+      std::error_code ec;
+      *late.origin = view->table->details(*info, what, ec);
+      // Of one that is gone an empty answer is no answer: nobody would be its manager.
+      late.gone = late.gone || ec || late.origin->cgroup_fault == std::errc::no_such_process;
+    }
+  }
+  return *late.origin;
+}
+
+inline const std::vector<std::string>& census_process::own_arguments() const {
+  // Of what can't be read just now no more is known than of its parent.
+  if (!details->as_parent || info->state == process_state::waiting) return image->arguments;
+  if (late.arguments == nullptr) {
+    read_options what;
+    what.arguments = true;
+    what.max_arguments = most_arguments;
+    std::error_code ec;
+    auto own = std::make_unique<process_details>(view->table->details(*info, what, ec));
+    if (ec || own->arguments_fault) own->arguments = image->arguments;
+    late.arguments = std::move(own);
+  }
+  return late.arguments->arguments;
+}
+
+/// What the rules need of each process that is looked at. Its cgroup is no part of it: few are asked
+/// who manages them.
 inline read_options census_details(bool all_users) {
   read_options what = read_options::everything();
+  what.cgroup = false;
+  what.skip_copies = true;
   what.file_ids = false;  // of the executable alone, where the file at its path is another one
   what.variables = {"PWD"};
-  what.max_arguments = 64 * 1024;
+  what.max_arguments = most_arguments;
   if (!all_users) what.details_of = ::geteuid();
   return what;
 }
@@ -146,15 +216,26 @@ inline census_view make_census_view(const process_table& table, const census_opt
   view.all.reserve(table.size());
   const read_options what = census_details(options.all_users);
   const bool stored = table.stores(what);
+  read_options all = what;
+  all.cgroup = true;
+  all.skip_copies = false;
+  const bool knows_origin = !stored || table.stores(all);
+  view.read.emplace_back();  // of those that are not looked at
   const uid_t user = ::geteuid();
   for (const process_info& each : table) {
     census_process one;
     one.info = &each;
+    one.knows_origin = knows_origin;
+    one.details = one.image = &view.read.front();
     one.ended = has_ended(each);
     if (!each.kernel_thread && (options.all_users || each.user == user)) {
       std::error_code ec;
-      if (stored) one.details = *table.stored_details(each);
-      else one.details = table.details(each, what, ec);
+      const census_process* parent = nullptr;
+      if (stored) one.details = table.stored_details(each);
+      if (stored && one.details->as_parent) parent = view.find(each.parent);
+      if (!stored || (one.details->as_parent && parent == nullptr))
+        one.details = &view.read.emplace_back(table.details(each, all, ec));
+      one.image = parent != nullptr ? parent->image : one.details;
       one.visible = !ec;
     }
     view.all.push_back(std::move(one));
@@ -169,7 +250,7 @@ inline census_view make_census_view(const process_table& table, const census_opt
   std::error_code ec;
   const process_info* self = table.find(::getpid());
   if (self != nullptr) {
-    const process_details own = table.details(*self, what, ec);
+    const process_details own = table.details(*self, all, ec);
     view.own_container = own.container;
     view.own_pid_namespace = own.pid_namespace;
   }
@@ -192,9 +273,9 @@ inline std::string joined(const std::vector<std::string>& arguments, std::size_t
 
 /// What names a process among its like: the name of the file it executes, else its first argument.
 inline std::string executable_name(const census_process& of) {
-  const std::string& path = of.details.executable.path;
+  const std::string& path = of.image->executable.path;
   if (!path.empty()) return std::string(base_name(path));
-  if (!of.details.arguments.empty()) return std::string(base_name(of.details.arguments.front()));
+  if (!of.image->arguments.empty()) return std::string(base_name(of.image->arguments.front()));
   return std::string(of.info->name());
 }
 

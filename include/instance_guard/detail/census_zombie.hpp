@@ -15,7 +15,7 @@ namespace instance_guard::detail {
 inline std::string zombie_remedy(const census_process* parent) {
   if (parent == nullptr) return "look at its parent: it is not in this pid namespace";
   if (parent->pid() == 1) return "give the container an init: docker run --init, or tini as its first process";
-  if (parent->manager.is_service()) return restart_command(parent->manager, parent->pid());
+  if (parent->manager().is_service()) return restart_command(parent->manager(), parent->pid());
   return "restart its parent, " + named(*parent) + ": it does not reap";
 }
 
@@ -49,7 +49,7 @@ inline void find_zombies(const census_view& view, const process_table* earlier, 
       one.proof = {{"state", "Z"}, {"parent", std::to_string(each.info->parent)}};
       if (parent != nullptr) {
         one.proof.push_back({"parent_name", std::string(parent->info->name())});
-        one.proof.push_back({"parent_managed_by", parent->manager.text()});
+        one.proof.push_back({"parent_managed_by", parent->manager().text()});
       }
       out.ghosts.push_back(std::move(one));
       of_parent.emplace_back(each.info->parent, at);

@@ -4,6 +4,7 @@
 // for good: once it has ended each read fails, also when its pid is another's by now.
 #pragma once
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -74,6 +75,7 @@ inline std::vector<std::string> split_arguments(std::string_view text) {
       text.find_first_not_of('\0', first_end) == std::string_view::npos)
     text = text.substr(0, first_end + 1);
   std::vector<std::string> result;
+  result.reserve(static_cast<std::size_t>(std::count(text.begin(), text.end(), '\0')) + 1);
   while (!text.empty()) {
     const std::size_t end = text.find('\0');
     result.emplace_back(text.substr(0, end));

@@ -1,6 +1,7 @@
 // layer 2: the rows and details of a process_table, read through the platform layer.
 #pragma once
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
@@ -96,17 +97,62 @@ inline bool asks_for_details(const read_options& what) noexcept {
   return what.arguments || what.executable || what.working_directory || what.cgroup || what.markers;
 }
 
+/// The images of those that were read so far, for read_options::skip_copies.
+class known_images {
+ public:
+  /// `details`: of the rows so far, the last one is of the process that is looked at.
+  known_images(const read_options& what, const std::vector<process_details>& details) : rest(what), details_(details) {
+    rest.executable = rest.arguments = rest.markers = false;
+  }
+
+  read_options rest;  ///< what is read of a copy
+
+  /// True if it is a copy of its parent, and all that they have in common could be read of that.
+  bool has_parent_of(const platform::process_stat& facts, uid_t user, std::uint64_t image) const noexcept {
+    if (facts.executed || image == 0) return false;
+    // /proc lists ascending; a parent with a higher number comes later, and is not found.
+    const auto at = std::lower_bound(known_.begin(), known_.end(), facts.parent,
+                                     [](const entry& each, pid_t value) { return each.pid < value; });
+    if (at == known_.end() || at->pid != facts.parent || at->image != image || at->user != user) return false;
+    const process_details& parent = details_[at->row];
+    return !parent.executable_fault && !parent.arguments_fault && !parent.markers_fault;
+  }
+
+  void add(const platform::process_stat& facts, uid_t user, std::uint64_t image) {
+    if (image != 0 && (known_.empty() || known_.back().pid < facts.pid))
+      known_.push_back({facts.pid, user, image, details_.size() - 1});
+  }
+
+ private:
+  struct entry {
+    pid_t pid;
+    uid_t user;
+    std::uint64_t image;
+    std::size_t row;
+  };
+  const std::vector<process_details>& details_;
+  std::vector<entry> known_ = {};
+};
+
 /// One process with its details, all through one descriptor. 0, or a negated errno.
 inline int read_with_details(int list, pid_t pid, const read_options& what, table_patience& patience,
-                             found_process& found, process_details& out) {
+                             known_images* images, found_process& found, process_details& out) {
   const int opened = platform::open_listed_process(list, pid, found.view);
   if (opened < 0) return opened;
   const file_descriptor held(found.view.directory);
-  const int result = look_at_process(found);
+  std::uint64_t image = 0;
+  int result = platform::view_user(found.view, found.user);
+  if (result == 0)
+    result = images != nullptr ? platform::view_stat_and_image(found.view, found.facts, image)
+                               : platform::view_stat(found.view, found.facts);
   if (result != 0) return result;
   if (found.facts.pid != pid) return -ESRCH;
   if (what.details_of && *what.details_of != found.user) return 0;
-  return fill_details(found, what, patience, out);
+  if (images == nullptr) return fill_details(found, what, patience, out);
+  out.as_parent = images->has_parent_of(found.facts, found.user, image);
+  result = fill_details(found, out.as_parent ? images->rest : what, patience, out);
+  if (result == 0) images->add(found.facts, found.user, image);
+  return result;
 }
 
 inline table_content read_table(const read_options& what, std::error_code& ec) {
@@ -124,11 +170,14 @@ inline table_content read_table(const read_options& what, std::error_code& ec) {
   content.rows.reserve(pids.size());
   if (with_details) content.details.reserve(pids.size());
   table_patience patience;
+  known_images images(what, content.details);
   for (const pid_t pid : pids) {
     found_process found;
-    process_details details;
-    const int result = with_details ? read_with_details(list, pid, what, patience, found, details)
+    if (with_details) content.details.emplace_back();
+    const int result = with_details ? read_with_details(list, pid, what, patience, what.skip_copies ? &images : nullptr,
+                                                        found, content.details.back())
                                     : platform::read_listed_process(list, pid, found.facts, found.user);
+    if (result < 0 && with_details) content.details.pop_back();
     if (is_fault_of_call(result)) {
       ec = std::error_code(-result, std::system_category());
       return content;
@@ -136,7 +185,6 @@ inline table_content read_table(const read_options& what, std::error_code& ec) {
     if (result == -EPERM || result == -EACCES) ++content.unreadable;
     if (result < 0) continue;
     content.rows.push_back(row_of(found.facts, found.user, table.here, clock_zero, page));
-    if (with_details) content.details.push_back(std::move(details));
   }
   return content;
 }

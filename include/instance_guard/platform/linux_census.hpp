@@ -28,12 +28,24 @@ inline int process_ignores_hangup(pid_t pid) noexcept {
   return (last >= 'a' ? last - 'a' + 10 : last - '0') & 1;
 }
 
-/// True if absolute paths mean the same to this process as to the caller.
-inline bool shares_root(pid_t pid) noexcept {
+/// A directory, wherever it is.
+struct directory_id {
+  uint64_t device = 0;
+  uint64_t inode = 0;  ///< 0: not known
+};
+
+/// The caller's root directory.
+inline directory_id root_directory() noexcept {
+  struct stat facts;
+  return sys::fstatat(AT_FDCWD, "/", &facts, 0) == 0 ? directory_id{facts.st_dev, facts.st_ino} : directory_id();
+}
+
+/// True if absolute paths mean the same to this process as to the caller, whose root directory it is.
+inline bool shares_root(pid_t pid, const directory_id& root) noexcept {
   char path[64];
-  struct stat theirs, ours;
-  return sys::fstatat(AT_FDCWD, proc_path(path, pid, "root/"), &theirs, 0) == 0 &&
-         sys::fstatat(AT_FDCWD, "/", &ours, 0) == 0 && theirs.st_dev == ours.st_dev && theirs.st_ino == ours.st_ino;
+  struct stat facts;
+  return root.inode != 0 && sys::fstatat(AT_FDCWD, proc_path(path, pid, "root/"), &facts, 0) == 0 &&
+         facts.st_dev == root.device && facts.st_ino == root.inode;
 }
 
 namespace census {

@@ -127,22 +127,32 @@ INSTANCE_GUARD_NO_SANITIZE inline int view_user(const process_view& view, uid_t&
   return result;
 }
 
+namespace inspect {
+
+/// The text of /proc/<pid>/stat, parsed into `out`: its length, or a negated errno.
+INSTANCE_GUARD_NO_SANITIZE inline long read_stat(const process_view& view, char* text, size_t size, process_stat& out,
+                                                 size_t* behind = nullptr) noexcept {
+  char path[64];
+  const int file = sys::openat(view.directory, leaf_path(view, path, "stat"), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (file < 0) return file;
+  long got = 0;
+  do {
+    got = sys::read(file, text, size);
+  } while (got == -EINTR);
+  sys::close(file);
+  if (got <= 0) return got < 0 ? got : -ESRCH;
+  return parse_process_stat(text, static_cast<size_t>(got), out, behind) ? got : -ESRCH;
+}
+
+}  // namespace inspect
+
 /// /proc/<pid>/stat. `in_transition`, if given, is set while it executes a new program and does
 /// not have its memory yet: what it carries can't be seen at that moment.
 INSTANCE_GUARD_NO_SANITIZE inline int view_stat(const process_view& view, process_stat& out,
                                                 bool* in_transition = nullptr) noexcept {
-  char path[64];
   char text[1024];
-  const int file =
-      sys::openat(view.directory, inspect::leaf_path(view, path, "stat"), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (file < 0) return file;
-  long size = 0;
-  do {
-    size = sys::read(file, text, sizeof text);
-  } while (size == -EINTR);
-  sys::close(file);
-  if (size <= 0) return size < 0 ? static_cast<int>(size) : -ESRCH;
-  if (!parse_process_stat(text, static_cast<size_t>(size), out)) return -ESRCH;
+  const long size = inspect::read_stat(view, text, sizeof text, out);
+  if (size < 0) return static_cast<int>(size);
   if (in_transition == nullptr) return 0;
   // Fields 9 (flags) and 51 (env_end), counted from the last ')': see proc_pid_stat(5).
   const char* end = text + size;
@@ -158,6 +168,32 @@ INSTANCE_GUARD_NO_SANITIZE inline int view_stat(const process_view& view, proces
   }
   constexpr uint64_t kernel_thread = 0x00200000;
   *in_transition = (flags & kernel_thread) == 0 && environment_end == 0 && out.state != 'Z' && out.state != 'X';
+  return 0;
+}
+
+/// The same, and where its program, stack, arguments and environment are in its memory, as one
+/// number: of each execve(2) another one, while a copy by fork has its parent's. 0: it has none, or
+/// does not show it to the caller.
+INSTANCE_GUARD_NO_SANITIZE inline int view_stat_and_image(const process_view& view, process_stat& out,
+                                                          uint64_t& image) noexcept {
+  char text[1024];
+  size_t behind = 0;
+  const long size = inspect::read_stat(view, text, sizeof text, out, &behind);
+  if (size < 0) return static_cast<int>(size);
+  const char* const end = text + size;
+  const char* at = text + behind;
+  uint64_t last = 0;
+  image = 0xcbf29ce484222325U;  // FNV-1a, a number at a time
+  // Fields 26 to 28, and 45 to 51: see proc_pid_stat(5).
+  for (int field = 25; at < end && field <= 51; ++field) {
+    while (at < end && *at == ' ') ++at;
+    if ((field >= 26 && field <= 28) || field >= 45) {
+      last = inspect::decimal(at, end);
+      image = (image ^ last) * 0x100000001b3U;
+    }
+    while (at < end && *at != ' ') ++at;
+  }
+  if (last == 0) image = 0;  // no end of an environment
   return 0;
 }
 

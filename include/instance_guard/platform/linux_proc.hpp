@@ -72,8 +72,9 @@ INSTANCE_GUARD_NO_SANITIZE inline long read_small_file(const char* path, char* o
 
 /// Fills `out` from the text of a stat file. False: not such a text.
 /// The name is in parentheses and may itself hold any of `) (` and spaces, so the fields are
-/// counted from the last ')'.
-INSTANCE_GUARD_NO_SANITIZE inline bool parse_process_stat(const char* text, size_t size, process_stat& out) noexcept {
+/// counted from the last ')'. `behind`, if given, is where field 25 begins.
+INSTANCE_GUARD_NO_SANITIZE inline bool parse_process_stat(const char* text, size_t size, process_stat& out,
+                                                          size_t* behind = nullptr) noexcept {
   size_t open = 0;
   while (open < size && text[open] != '(') ++open;
   size_t close = size;
@@ -112,6 +113,7 @@ INSTANCE_GUARD_NO_SANITIZE inline bool parse_process_stat(const char* text, size
     ++field;
   }
   if (field < 25) return false;
+  if (behind != nullptr) *behind = at;
   out.parent = static_cast<pid_t>(number[4]);
   out.group = static_cast<pid_t>(number[5]);
   out.session = static_cast<pid_t>(number[6]);

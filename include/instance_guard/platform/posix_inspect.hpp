@@ -31,6 +31,9 @@ INSTANCE_GUARD_NO_SANITIZE inline int view_user(const process_view&, uid_t&) noe
 INSTANCE_GUARD_NO_SANITIZE inline int view_stat(const process_view&, process_stat&, bool* = nullptr) noexcept {
   return -ENOSYS;
 }
+INSTANCE_GUARD_NO_SANITIZE inline int view_stat_and_image(const process_view&, process_stat&, uint64_t&) noexcept {
+  return -ENOSYS;
+}
 INSTANCE_GUARD_NO_SANITIZE inline int view_living_thread(process_view&, char*, size_t, uint64_t&) noexcept {
   return -ENOSYS;
 }
