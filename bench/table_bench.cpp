@@ -1,10 +1,24 @@
 // What a look at all processes costs, at 200, 2,000 and 10,000 of them: the table of this library,
 // lean and with what `ps aux`, psutil and the audit ask for, and a whole census, beside ps, psutil
-// and the script that the audit takes the place of. Prints one table: the processor time of each,
-// the least of several runs, and how many times as much the others take.
+// and the script that the audit takes the place of. Prints one table for each crowd: the processor
+// time of each, the least of several runs, and how many times as much the others take.
 //
 //   bench_table_bench            all sizes
 //   bench_table_bench 2000       this many
+//
+// Of two kinds of processes, one after the other: workers, which one program has forked (what they
+// run, and were started with, is their parent's, and the audit does not read it again), and programs,
+// of which each has executed a file of its own (nothing of it is known before it is read).
+//
+// "Bare calls" are the system calls alone that each process costs, with nothing made of them, and
+// through the fewest path names: no table of this content can be faster.
+//
+//   lean            stat, owner of the directory
+//   ps aux          cmdline as well
+//   psutil          exe, cwd and environ as well
+//   the audit       of a program the same; of a worker stat, owner and cwd. Who manages a process
+//                   (cgroup) it reads only of those that a rule asks about: that is in the census.
+//   the census      in addition: root, and of each program what it maps (maps): half of its time
 //
 // What is not installed is left out. Its crowd of processes sleeps, and ends with it.
 #include <fcntl.h>
@@ -12,6 +26,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -34,31 +49,62 @@ std::size_t heap_in_use() {
   return info.uordblks + info.hblkhd;
 }
 
-/// Processes that sleep until this one ends.
+/// Processes that sleep until this one ends: children of one that keeps them, as a server has its
+/// workers. `program`: what each executes; empty: they are copies of their parent.
 class crowd {
  public:
-  explicit crowd(std::size_t count) {
-    for (std::size_t i = 0; i < count; ++i) {
-      const pid_t pid = ::fork();
-      if (pid == 0) {
-        ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (::getppid() == 1) ::_exit(0);
-        for (;;) ::pause();
-      }
-      if (pid < 0) break;
-      pids_.push_back(pid);
-    }
+  crowd(std::size_t count, const std::string& program) {
+    ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+    int ready[2] = {-1, -1};
+    if (::pipe2(ready, O_CLOEXEC) != 0) return;
+    keeper_ = ::fork();
+    if (keeper_ == 0) keep(count, program, ready[1]);
+    ::close(ready[1]);
+    // Its end: all have begun to sleep, or have executed their program.
+    for (char byte = 0; ::read(ready[0], &byte, 1) > 0;) ++size_;
+    ::close(ready[0]);
   }
   crowd(const crowd&) = delete;
   crowd& operator=(const crowd&) = delete;
   ~crowd() {
-    for (const pid_t each : pids_) ::kill(each, SIGKILL);
-    for (const pid_t each : pids_) ::waitpid(each, nullptr, 0);
+    if (keeper_ <= 0) return;
+    ::kill(keeper_, SIGKILL);
+    while (::waitpid(-1, nullptr, 0) > 0) continue;  // each of them has been left to this process
   }
-  std::size_t size() const { return pids_.size(); }
+  std::size_t size() const { return size_; }
 
  private:
-  std::vector<pid_t> pids_;
+  [[noreturn]] static void sleep_on() {
+    for (;;) ::pause();
+  }
+  [[noreturn]] static void keep(std::size_t count, const std::string& program, int ready) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    const pid_t self = ::getpid();
+    std::vector<char> told;
+    for (std::size_t i = 0; i < count; ++i) {
+      const pid_t pid = ::fork();
+      if (pid < 0) break;
+      if (pid > 0) {
+        told.push_back('.');
+        continue;
+      }
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      if (::getppid() != self) ::_exit(0);
+      if (!program.empty()) ::execl(program.c_str(), program.c_str(), "--sleep", static_cast<char*>(nullptr));
+      if (!program.empty()) ::_exit(127);
+      ::close(ready);
+      sleep_on();
+    }
+    for (std::size_t sent = 0; sent < told.size();) {
+      const ssize_t done = ::write(ready, told.data() + sent, told.size() - sent);
+      if (done <= 0) break;
+      sent += static_cast<std::size_t>(done);
+    }
+    ::close(ready);
+    sleep_on();
+  }
+  pid_t keeper_ = -1;
+  std::size_t size_ = 0;
 };
 
 /// Processor time, user and system, of this process and of the children that it has reaped.
@@ -120,6 +166,65 @@ int list_like_ps() {
   return 0;
 }
 
+/// The system calls of a look at each process; false: /proc can't be listed.
+struct bare_calls {
+  bool arguments = false;
+  bool executable = false;
+  bool directory = false;
+  bool environment = false;
+
+  bool make() const {
+    const int list = ::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (list < 0) return false;
+    char entries[32'768];
+    context here = {this, list};
+    instance_guard::platform::for_each_process_in(list, entries, sizeof entries, &one, &here);
+    ::close(list);
+    return true;
+  }
+
+ private:
+  struct context {
+    const bare_calls* calls;
+    int list;
+  };
+  static void read_file(int directory, const char* name, std::size_t size) {
+    static char buffer[16'384];
+    const int file = ::openat(directory, name, O_RDONLY | O_CLOEXEC);
+    if (file < 0) return;
+    if (::read(file, buffer, size) < 0) ++failed_;
+    ::close(file);
+  }
+  static void read_link(int directory, const char* name) {
+    static char buffer[4096];
+    if (::readlinkat(directory, name, buffer, sizeof buffer) < 0) ++failed_;
+  }
+  static bool one(pid_t pid, void* at) noexcept {
+    const context& here = *static_cast<const context*>(at);
+    const bare_calls& calls = *here.calls;
+    struct stat facts = {};
+    char path[64];
+    if (!calls.arguments && !calls.executable && !calls.directory && !calls.environment) {
+      std::snprintf(path, sizeof path, "%d", pid);
+      if (::fstatat(here.list, path, &facts, AT_SYMLINK_NOFOLLOW) != 0) return true;
+      std::snprintf(path, sizeof path, "%d/stat", pid);
+      read_file(here.list, path, 1024);
+      return true;
+    }
+    std::snprintf(path, sizeof path, "%d", pid);
+    const int directory = ::openat(here.list, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (directory < 0 || ::fstat(directory, &facts) != 0) return true;
+    read_file(directory, "stat", 1024);
+    if (calls.executable) read_link(directory, "exe");
+    if (calls.directory) read_link(directory, "cwd");
+    if (calls.arguments) read_file(directory, "cmdline", 4096);
+    if (calls.environment) read_file(directory, "environ", 16'384);
+    ::close(directory);
+    return true;
+  }
+  static inline std::size_t failed_ = 0;  // of a process that has ended, or a thread of the kernel
+};
+
 constexpr char psutil_all[] =
     "import psutil\n"
     "for p in psutil.process_iter(['pid','ppid','name','username','status','cpu_times',"
@@ -179,8 +284,8 @@ others measure_others(int rounds, int script_rounds) {
   return result;
 }
 
-void measure(std::size_t count, int rounds, const std::string& self) {
-  const crowd sleepers(count);
+void measure(std::size_t count, int rounds, const std::string& self, bool programs) {
+  const crowd sleepers(count, programs ? self : std::string());
   const auto read_with = [&](const read_options& what) {
     return least_milliseconds(rounds, [&] {
       std::error_code ec;
@@ -188,6 +293,7 @@ void measure(std::size_t count, int rounds, const std::string& self) {
       return !ec;
     });
   };
+  const auto bare = [&](const bare_calls& calls) { return least_milliseconds(rounds, [&] { return calls.make(); }); };
   const auto heap_of = [](const read_options& what, std::size_t& rows) {
     const std::size_t before = heap_in_use();
     const process_table table = process_table::read(what);
@@ -216,12 +322,14 @@ void measure(std::size_t count, int rounds, const std::string& self) {
   const std::size_t audit_bytes = heap_of(audit, rows);
   const std::size_t lean_bytes = heap_of({}, rows);
   const others than = measure_others(rounds, count > 5'000 ? 1 : std::min(rounds, 3));
-  std::printf("%zu processes, %zu of them the crowd: table %zu bytes a process, the audit's %zu\n", rows,
-              sleepers.size(), lean_bytes, audit_bytes);
+  std::printf("%zu processes, %zu of them %s: table %zu bytes a process, the audit's %zu\n", rows, sleepers.size(),
+              programs ? "programs" : "workers", lean_bytes, audit_bytes);
   std::printf("  %-39s %12s %10s %10s %10s %10s %10s\n", "", "", "a process", "ps aux", "psutil*", "all of it*",
               "script");
   row("process_table, lean", read_with({}), rows, than);
+  row("   its bare calls", bare({}), rows, than);
   row("process_table, what ps aux tells", read_with(arguments), rows, than);
+  row("   its bare calls", bare({.arguments = true}), rows, than);
   row("... a whole program that prints it",
       least_milliseconds(rounds,
                          [&] {
@@ -229,7 +337,10 @@ void measure(std::size_t count, int rounds, const std::string& self) {
                          }),
       rows, than);
   row("process_table, all that psutil tells", read_with(as_psutil), rows, than);
+  const bare_calls all = {.arguments = true, .executable = true, .directory = true, .environment = true};
+  row("   its bare calls", bare(all), rows, than);
   row("process_table, what the audit reads", read_with(audit), rows, than);
+  row("   its bare calls", bare(programs ? all : bare_calls{.directory = true}), rows, than);
   row("process_table, everything", read_with(read_options::everything()), rows, than);
   row("a whole census, table and rules", least_milliseconds(rounds, whole), rows, than);
   std::printf(
@@ -245,16 +356,21 @@ void measure(std::size_t count, int rounds, const std::string& self) {
 int main(int count, char** arguments) {
   const std::string first = count > 1 ? arguments[1] : "";
   if (first == "--list") return list_like_ps();
+  if (first == "--sleep")
+    for (;;) ::pause();
   const std::string self = "/proc/self/exe";
   char path[4096];
   const ssize_t size = ::readlink(self.c_str(), path, sizeof path);
   if (size <= 0) return 1;
   const std::string program(path, static_cast<std::size_t>(size));
+  std::vector<std::size_t> sizes = {200, 2'000, 10'000};
+  int rounds = 7;
   if (first.rfind("--benchmark", 0) == 0) {  // as a test it only has to run
-    measure(20, 1, program);
+    sizes = {20};
+    rounds = 1;
   } else if (!first.empty()) {
-    measure(static_cast<std::size_t>(std::strtoul(first.c_str(), nullptr, 10)), 5, program);
-  } else {
-    for (const std::size_t each : {200U, 2'000U, 10'000U}) measure(each, each > 5'000 ? 3 : 7, program);
+    sizes = {static_cast<std::size_t>(std::strtoul(first.c_str(), nullptr, 10))};
   }
+  for (const bool programs : {false, true})
+    for (const std::size_t each : sizes) measure(each, each > 5'000 ? std::min(rounds, 3) : rounds, program, programs);
 }
