@@ -135,6 +135,10 @@ TEST_CASE("the exit code of a refusal is the program's choice") {
   REQUIRE(first.wait_for("held"));
   CHECK(actor([&] { return hold_for_ever(name, {.conflict_exit_code = 0}); }).end().exited(0));
   CHECK(actor([&] { return hold_for_ever(name, {.conflict_exit_code = 99}); }).end().exited(99));
+  // What exit(3) makes of it is what is said.
+  const outcome cut = actor([&] { return hold_for_ever(name, {.conflict_exit_code = 256 + 7}); }).end();
+  CHECK(cut.exited(7));
+  CHECK(cut.says("exit 7"));
 }
 
 TEST_CASE("a fault is no conflict: exit 73, with path and cure") {

@@ -40,7 +40,14 @@ inline census take_census(const process_table& now, const process_table* earlier
   ec.clear();
   census result;
   detail::without_throwing(ec, [&] { result = detail::take(now, earlier, options, ec); });
-  return ec ? census() : result;
+  if (ec) return {};
+  return result;
+}
+inline census take_census(const process_table& now, const process_table* earlier, std::error_code& ec) noexcept {
+  return take_census(now, earlier, census_options(), ec);
+}
+inline census take_census(const process_table& now, std::error_code& ec) noexcept {
+  return take_census(now, nullptr, census_options(), ec);
 }
 
 /// Who manages each process of a table, in its order. Those of other users, of which only names
@@ -51,7 +58,8 @@ inline std::vector<process_manager> managers_of(const process_table& table, cons
   std::vector<process_manager> result;
   detail::without_throwing(ec, [&] {
     detail::census_view view = detail::make_census_view(table, options);
-    const std::vector<lock_status> locks = detail::census_locks(options);
+    const std::vector<lock_status> locks = detail::census_locks(options, ec);
+    if (ec) return;
     detail::resolve_all(view, locks);
     for (const detail::census_process& each : view.all) result.push_back(each.manager());
   });

@@ -27,6 +27,7 @@
 
 #include "detail/exit_path.hpp"
 #include "detail/stop_state.hpp"
+#include "detail/without_throwing.hpp"
 #include "error.hpp"
 
 namespace instance_guard {
@@ -63,6 +64,11 @@ class [[nodiscard]] signal_cleanup {
   /// descriptor; not_enough_memory.
   signal_cleanup(const cleanup_options& options, std::error_code& ec) noexcept {
     install(options, ec);
+    if (!ec) arm();
+  }
+  explicit signal_cleanup(std::error_code& ec) noexcept {
+    ec.clear();
+    detail::without_throwing(ec, [&] { install(cleanup_options(), ec); });
     if (!ec) arm();
   }
 #if INSTANCE_GUARD_EXCEPTIONS

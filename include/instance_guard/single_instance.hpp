@@ -59,7 +59,8 @@ struct single_instance_options {
   /// More names, held with the first: all or none. Taken in sorted order, so that two programs
   /// with the same names can't block each other.
   std::vector<std::string> also_hold = {};
-  /// What acquire_or_exit exits with when refused: EX_TEMPFAIL. Some supervisors want 0.
+  /// What acquire_or_exit exits with when refused: EX_TEMPFAIL. Some supervisors want 0. From 0 to
+  /// 255: of any other number the lowest eight bits count, exit(3).
   int conflict_exit_code = 75;
 };
 
@@ -96,9 +97,7 @@ class [[nodiscard]] single_instance {
   /// too_many_files_open. explanation() says which path and what helps.
   static single_instance acquire(std::string_view name, const single_instance_options& options,
                                  std::error_code& ec) noexcept;
-  static single_instance acquire(std::string_view name, std::error_code& ec) noexcept {
-    return acquire(name, single_instance_options{}, ec);
-  }
+  static single_instance acquire(std::string_view name, std::error_code& ec) noexcept;
 #if INSTANCE_GUARD_EXCEPTIONS
   /// Throws instance_guard::already_running, else std::system_error.
   static single_instance acquire(std::string_view name, const single_instance_options& options = {});

@@ -21,19 +21,20 @@
 
 namespace instance_guard::detail {
 
-/// The guards of this host that the caller can see.
-inline std::vector<lock_status> census_locks(const census_options& options) {
+/// The guards of this host that the caller can see. `ec`: not_enough_memory.
+inline std::vector<lock_status> census_locks(const census_options& options, std::error_code& ec) {
   std::vector<lock_status> result;
   lock_options where;
   where.directory = options.lock_directory;
   for (const lock_scope scope : {lock_scope::user, lock_scope::host}) {
     where.scope = scope;
-    std::error_code ec;
-    for (lock_status& each : list(where, false, ec)) {
+    std::error_code unseen;
+    for (lock_status& each : list(where, false, unseen)) {
       bool known = false;  // one directory for both scopes
       for (const lock_status& other : result) known = known || (other.path == each.path && other.name == each.name);
       if (each.holder && each.state != lock_state::abandoned && !known) result.push_back(std::move(each));
     }
+    if (is(unseen, std::errc::not_enough_memory)) ec = unseen;
   }
   return result;
 }

@@ -82,7 +82,8 @@ inline census take(const process_table& now, const process_table* earlier, const
   const auto ignored = compile(options.ignore, ec);
   if (ec) return out;
   census_view view = make_census_view(now, options);
-  const std::vector<lock_status> locks = census_locks(options);
+  const std::vector<lock_status> locks = census_locks(options, ec);
+  if (ec) return out;
   resolve_all(view, locks);
   for (census_process& each : view.all)
     for (const auto& pattern : ignored) each.ignored = each.ignored || pattern->matches(each);

@@ -5,9 +5,13 @@
 // free.
 #pragma once
 
+#include <dirent.h>
+
+#include <cerrno>
 #include <cstddef>
-#include <filesystem>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "../file_descriptor.hpp"
@@ -176,6 +180,29 @@ inline lock_status query(const lock_name& name, const lock_options& options, pro
   return status;
 }
 
+/// The entries of a directory, one after the other.
+class listing {
+ public:
+  explicit listing(const char* path) noexcept : entries_(::opendir(path)), error_(entries_ == nullptr ? errno : 0) {}
+  ~listing() {
+    if (entries_ != nullptr) ::closedir(entries_);
+  }
+  listing(const listing&) = delete;
+  listing& operator=(const listing&) = delete;
+
+  /// Null at the end, and when the rest can't be read.
+  const dirent* next(std::error_code& ec) const noexcept {
+    errno = error_;
+    const dirent* entry = entries_ != nullptr ? ::readdir(entries_) : nullptr;
+    if (entry == nullptr && errno != 0) ec.assign(errno, std::system_category());
+    return entry;
+  }
+
+ private:
+  DIR* entries_;
+  int error_;
+};
+
 inline std::vector<lock_status> list(const lock_options& options, bool with_children, std::error_code& ec) {
   std::vector<lock_status> result;
   std::vector<std::string> names;
@@ -194,14 +221,14 @@ inline std::vector<lock_status> list(const lock_options& options, bool with_chil
     for (std::size_t i = names.size() - 1; i > at; --i) names[i].swap(names[i - 1]);
   };
   if (directory.descriptor) {
-    std::error_code walk;
-    for (std::filesystem::directory_iterator at(directory.path, walk), end; !walk && at != end; at.increment(walk)) {
-      const std::string file = at->path().filename().string();
-      constexpr std::string_view suffix = lock_suffix;
-      if (file.size() > suffix.size() && file.compare(file.size() - suffix.size(), suffix.size(), suffix) == 0)
-        add(std::string_view(file).substr(0, file.size() - suffix.size()));
+    // std::filesystem::directory_iterator ends the program where there is no memory (libstdc++).
+    const listing open(directory.path.c_str());
+    constexpr std::string_view suffix = lock_suffix;
+    while (const dirent* entry = open.next(ec)) {
+      const std::string_view file = entry->d_name;
+      if (file.size() > suffix.size() && same(file.substr(file.size() - suffix.size()), suffix))
+        add(file.substr(0, file.size() - suffix.size()));
     }
-    ec = walk;
   }
   // Held elsewhere, or after the file was removed.
   const uid_t self = ::geteuid();
@@ -217,6 +244,7 @@ inline std::vector<lock_status> list(const lock_options& options, bool with_chil
   for (const std::string& name : sorted) {
     std::error_code one;
     lock_status status = query(lock_name(name), options, with_children ? &seen : nullptr, one);
+    if (is(one, std::errc::not_enough_memory)) ec = one;
     if (status.state != lock_state::free) result.push_back(std::move(status));
   }
   return result;

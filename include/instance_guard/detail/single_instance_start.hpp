@@ -140,6 +140,14 @@ inline single_instance single_instance::acquire(std::string_view name, const sin
   return result;
 }
 
+inline single_instance single_instance::acquire(std::string_view name, std::error_code& ec) noexcept {
+  ec.clear();
+  single_instance result;
+  // The options have signals in a vector: also these may not end the program for want of memory.
+  detail::without_throwing(ec, [&] { result = acquire(name, single_instance_options(), ec); });
+  return result;
+}
+
 inline void single_instance::undo() noexcept {
   std::optional<lock_record> holder = std::move(holder_);
   std::string explanation = std::move(explanation_);
@@ -213,20 +221,29 @@ inline single_instance single_instance::acquire_or_exit(std::string_view name,
                                                         const single_instance_options& options) noexcept {
   const bool terminal = ::isatty(STDERR_FILENO) == 1;
   std::error_code ec;
-  single_instance_options first = options;
+  single_instance result;
   // On a terminal, say whom it waits for before it waits.
-  if (terminal && !options.lock.cleanup_wait) first.lock.cleanup_wait = std::chrono::milliseconds(0);
-  single_instance result = acquire(name, first, ec);
-  if (detail::is(ec, errc::still_cleaning_up) && terminal && !options.lock.cleanup_wait) {
-    detail::say(detail::waiting_text(name, result.holder_));
+  const bool says_first = terminal && !options.lock.cleanup_wait;
+  detail::without_throwing(ec, [&] {
+    single_instance_options first = options;
+    if (says_first) first.lock.cleanup_wait = std::chrono::milliseconds(0);
+    result = acquire(name, first, ec);
+  });
+  // What is to be said may find no memory; then it is not said.
+  std::error_code unsaid;
+  if (detail::is(ec, errc::still_cleaning_up) && says_first) {
+    detail::without_throwing(unsaid, [&] { detail::say(detail::waiting_text(name, result.holder_)); });
     result = acquire(name, options, ec);
   }
   if (!ec) {
-    if (result.recovered_from_) detail::say(detail::recovered_text(name, *result.recovered_from_));
+    detail::without_throwing(unsaid, [&] {
+      if (result.recovered_from_) detail::say(detail::recovered_text(name, *result.recovered_from_));
+    });
     return result;
   }
-  const int code = is_conflict(ec) ? options.conflict_exit_code : 73;  // EX_CANTCREAT
-  detail::say(result.failure_text(name, ec, options, code, terminal));
+  // What exit(3) makes of it, so that the text tells the truth.
+  const int code = is_conflict(ec) ? options.conflict_exit_code & 0xff : 73;  // EX_CANTCREAT
+  detail::without_throwing(unsaid, [&] { detail::say(result.failure_text(name, ec, options, code, terminal)); });
   std::exit(code);
 }
 
