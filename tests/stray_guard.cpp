@@ -253,6 +253,52 @@ TEST_CASE("after daemonize the program is no stray of itself, and its strays are
   }
 }
 
+TEST_CASE("after daemonize the guard reaches as far as before" * doctest::skip(support::always_threaded)) {
+  using instance_guard::reach;
+  for (const reach ends : {reach::spawned, reach::strays}) {
+    CAPTURE(static_cast<int>(ends));
+    scene s;
+    const std::string name = unique_name("daemon");
+    forked part([&](const teller& tell) {
+      auto options = quick();
+      options.ends = ends;
+      auto guard = single_instance::acquire(name, options);
+      std::string mark = guard.run({"sh", "-c", "echo $INSTANCE_GUARD_MARK"}).out;
+      mark.pop_back();
+      guard.daemonize();
+      ::alarm(60);
+      ::setenv("INSTANCE_GUARD_MARK", mark.c_str(), 1);
+      tell.say(std::to_string(start_stray(s, "daemon sleep")));
+      guard.release();
+      tell.say("released");
+      return 0;
+    });
+    const pid_t stray = number(part.line());
+    CHECK(part.wait().code() == 0);
+    CHECK(part.line() == "released");
+    CHECK(alive(stray) == (ends == reach::spawned));
+    s.end();
+  }
+}
+
+TEST_CASE("a guard that reaches everything stays in the foreground, and loses nothing" *
+          doctest::skip(support::always_threaded)) {
+  const std::string name = unique_name("daemon");
+  forked part([&](const teller& tell) {
+    auto options = quick();
+    options.ends = instance_guard::reach::everything;
+    auto guard = single_instance::acquire(name, options);
+    std::error_code why;
+    guard.daemonize(why);
+    tell.say(why == std::errc::function_not_supported ? "not supported" : why.message());
+    guard.verify();
+    return guard.run({"true"}).status.success() ? 0 : 1;
+  });
+  CHECK(part.line() == "not supported");
+  CHECK(part.wait().code() == 0);
+  CHECK(name_is_free(name));
+}
+
 TEST_CASE("an owner that became another user loses the strays it started as that one" *
           doctest::skip(support::always_threaded || !is_root())) {
   scene s;

@@ -89,6 +89,7 @@ inline void single_instance::start(std::string_view name, const single_instance_
   std::vector<std::string> names;
   names.push_back(std::string(name));
   for (const std::string& each : options.also_hold) names.push_back(std::string(each));
+  ends_ = options.ends;
   // First: everything after it is in another process, which is the owner.
   if (options.ends == reach::everything) {
     group_ = detail::become_child_of_warden(options.children, ec);
