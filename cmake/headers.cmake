@@ -71,6 +71,7 @@ set(instance_guard_headers
   include/instance_guard/detail/signal_name.hpp
   include/instance_guard/detail/single_instance_daemonize.hpp
   include/instance_guard/detail/single_instance_start.hpp
+  include/instance_guard/detail/spawn_text.hpp
   include/instance_guard/detail/start_board.hpp
   include/instance_guard/detail/start_time.hpp
   include/instance_guard/detail/stop_state.hpp

@@ -44,6 +44,11 @@ void check_refused(const place& here, std::error_code expected, const std::strin
 void check_refused(const place& here, std::error_code expected, const std::string& path, const std::string& cure) {
   check_refused(here, expected, path, cure, here.options());
 }
+/// A directory that the program named may be anything: nobody is told to remove it.
+void check_no_removal(const place& here) {
+  std::error_code ec;
+  CHECK(pid_lockfile(here.name, here.options(), ec).explanation().find("rm ") == std::string::npos);
+}
 std::error_code of(errc code) { return make_error_code(code); }
 std::error_code of(std::errc code) { return std::error_code(static_cast<int>(code), std::system_category()); }
 
@@ -54,7 +59,9 @@ TEST_SUITE("directory") {
     if (!root_only("giving a directory away")) return;
     place here;
     REQUIRE(::chown(here.locks().c_str(), support::nobody, support::nobody) == 0);
-    check_refused(here, of(errc::unsafe_directory), here.locks() + " belongs to user nobody", "rm -r " + here.locks());
+    check_refused(here, of(errc::unsafe_directory), here.locks() + " belongs to user nobody",
+                  "lock_options.directory elsewhere");
+    check_no_removal(here);
     CHECK(std::filesystem::is_empty(here.locks()));
   }
   TEST_CASE("a symbolic link is refused") {
@@ -72,7 +79,9 @@ TEST_SUITE("directory") {
     place here;
     std::filesystem::remove(here.locks());
     std::ofstream(here.locks()) << "mine";
-    check_refused(here, of(errc::unsafe_directory), here.locks() + " is no directory", "rm " + here.locks());
+    check_refused(here, of(errc::unsafe_directory), here.locks() + " is no directory",
+                  "lock_options.directory elsewhere");
+    check_no_removal(here);
     CHECK(std::filesystem::file_size(here.locks()) == 4);
   }
   TEST_CASE("one that others can write is refused") {
@@ -98,6 +107,13 @@ TEST_SUITE("directory") {
     options.directory = here.locks() + "/a/b";
     check_refused(here, of(std::errc::no_such_file_or_directory), options.directory.string(),
                   "make the directory above", options);
+    CHECK(std::filesystem::is_empty(here.locks()));
+  }
+  TEST_CASE("one with a NUL in its name is refused, and what stands before the NUL is not made") {
+    place here;
+    lock_options options = here.options();
+    options.directory = here.locks() + std::string("/a\0b", 4);
+    check_refused(here, of(std::errc::invalid_argument), "lock_options.directory", "elsewhere", options);
     CHECK(std::filesystem::is_empty(here.locks()));
   }
   TEST_CASE("one without access is named") {

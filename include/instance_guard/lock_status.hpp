@@ -106,20 +106,22 @@ inline std::filesystem::path default_lock_directory(lock_scope scope, std::error
 inline lock_status query_lock(std::string_view name, const lock_options& options = {}) {
   std::error_code ec;
   lock_status status = query_lock(name, options, ec);
-  if (ec) throw std::system_error(ec, std::string(name.substr(0, 64)));
+  const detail::lock_name folded(name);
+  if (ec) throw std::system_error(ec, folded ? detail::asked_text(options, folded) : detail::bad_name_text(name));
   return status;
 }
 inline std::vector<lock_status> list_locks(const lock_options& options = {}) {
   std::error_code ec;
   std::vector<lock_status> result = list_locks(options, ec);
-  if (ec) throw std::system_error(ec, "list_locks");
+  if (ec) throw std::system_error(ec, detail::asked_text(options));
   return result;
 }
 inline stop_result stop_holder(std::string_view name, const stop_options& options = {}) {
   std::error_code ec;
   stop_result result = stop_holder(name, options, ec);
   if (ec)
-    throw std::system_error(ec, result.explanation.empty() ? std::string(name.substr(0, 64)) : result.explanation);
+    throw std::system_error(ec, result.explanation.empty() ? std::string(name.substr(0, 64))
+                                                           : detail::exception_text(result.explanation, ec));
   return result;
 }
 inline std::filesystem::path default_lock_directory(lock_scope scope) {

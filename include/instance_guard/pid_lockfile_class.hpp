@@ -77,7 +77,7 @@ class [[nodiscard]] pid_lockfile {
   void verify() {
     std::error_code ec;
     verify(ec);
-    if (ec) throw std::system_error(ec, path().string());
+    if (ec) throw std::system_error(ec, path().empty() ? "no lock" : path().string());
   }
 #endif
 
@@ -126,7 +126,7 @@ class [[nodiscard]] pid_lockfile {
         session_->options.directory = std::filesystem::absolute(options.directory, ec);
       if (ec) return;
       if (!session_->name) {
-        session_->fault = detail::make_fault(errc::invalid_name, detail::bad_name_text(name));
+        session_->fault = detail::refusal_fault(errc::invalid_name, detail::bad_name_text(name));
         session_->explanation = session_->fault.explanation();
         ec = session_->fault.code;
         return;

@@ -38,6 +38,7 @@
 #include "detail/group_slot.hpp"
 #include "detail/group_spawn.hpp"
 #include "detail/group_start.hpp"
+#include "detail/spawn_text.hpp"
 #include "detail/stray_mark.hpp"
 #include "error.hpp"
 #include "file_descriptor.hpp"
@@ -215,7 +216,7 @@ class [[nodiscard]] process_group {
   child spawn(const std::vector<std::string>& arguments, const spawn_options& options = {}) {
     std::error_code ec;
     child result = spawn(arguments, options, ec);
-    if (ec) throw std::system_error(ec, arguments.empty() ? "spawn" : arguments.front());
+    if (ec) throw std::system_error(ec, detail::spawn_text(arguments, options));
     return result;
   }
   /// What run_options::on_output throws comes through.
@@ -242,7 +243,7 @@ class [[nodiscard]] process_group {
   void keep_locked(const pid_lockfile& lock) {
     std::error_code ec;
     keep_locked(lock, ec);
-    if (ec) throw std::system_error(ec, lock.path().string());
+    if (ec) throw std::system_error(ec, lock.path().empty() ? "no lock" : lock.path().string());
   }
   std::vector<process_identity> members() const {
     std::error_code ec;

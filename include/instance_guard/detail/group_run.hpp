@@ -58,7 +58,7 @@ inline run_result process_group::run(const std::vector<std::string>& arguments, 
 inline run_result process_group::run(const std::vector<std::string>& arguments, const run_options& options) {
   std::error_code ec;
   run_result result = detail::run_in(*this, arguments, options, ec);
-  if (ec) throw std::system_error(ec, arguments.empty() ? "run" : arguments.front());
+  if (ec) throw std::system_error(ec, detail::spawn_text(arguments, options.process));
   return result;
 }
 #endif

@@ -78,10 +78,10 @@ class lock_acquisition {
       if (result == attempt_result::fault) return fail(std::move(fault_), ec);
       if (result == attempt_result::try_again) {
         if (++moved_ > 32)
-          return fail(
-              make_fault(std::make_error_code(std::errc::resource_unavailable_try_again),
-                         joined({directory.path.native(), " is replaced all the time"}), "find out what replaces it"),
-              ec);
+          return fail(make_fault(std::make_error_code(std::errc::resource_unavailable_try_again),
+                                 joined({directory.path.native(), " takes no file, or is replaced all the time"}),
+                                 another_directory),
+                      ec);
         continue;
       }
       if (refused(result, ec)) {

@@ -29,19 +29,22 @@ struct lock_directory {
 
 enum class directory_use { take, look };  ///< look: make nothing
 
+/// The cure for most of what is wrong with one.
+inline constexpr std::string_view another_directory = "lock_options.directory elsewhere";
+
 /// What is wrong with a directory, if anything. `own_only`: it must be the caller's (a default
 /// one below /tmp), not just root's.
 inline lock_fault check_directory(const std::string& path, const struct stat& facts, bool own_only) {
   const uid_t self = ::geteuid();
-  constexpr std::string_view elsewhere = "lock_options.directory elsewhere";
   if (facts.st_uid != self && (own_only || facts.st_uid != 0))
-    return make_fault(errc::unsafe_directory, joined({path, " belongs to user ", user_name(facts.st_uid)}),
-                      joined({"rm -r ", path, "   as root, or ", elsewhere}));
+    return make_fault(
+        errc::unsafe_directory, joined({path, " belongs to user ", user_name(facts.st_uid)}),
+        own_only ? joined({"rm -r ", path, "   as root, or ", another_directory}) : std::string(another_directory));
   const bool others_write = (facts.st_mode & (S_IWGRP | S_IWOTH)) != 0;
   const bool sticky = (facts.st_mode & S_ISVTX) != 0;
   if (others_write && (own_only || !sticky))
     return make_fault(errc::unsafe_directory, joined({path, " can be written by others than its owner"}),
-                      joined({"chmod go-w ", path, "   or ", elsewhere}));
+                      joined({"chmod go-w ", path, "   or ", another_directory}));
   return {};
 }
 
@@ -63,7 +66,9 @@ inline lock_directory open_directory(const std::string& path, mode_t mode, bool 
   if (opened == -ELOOP || opened == -ENOTDIR) {
     const bool link = ::lstat(path.c_str(), &facts) == 0 && S_ISLNK(facts.st_mode);
     result.fault = make_fault(errc::unsafe_directory, joined({path, link ? " is a symbolic link" : " is no directory"}),
-                              joined({link ? "name its target, or rm " : "rm ", path}));
+                              link       ? joined({"name its target, or rm ", path})
+                              : own_only ? joined({"rm ", path})
+                                         : std::string(another_directory));
     return result;
   }
   if (opened < 0) {
@@ -94,6 +99,12 @@ inline lock_directory open_directory(const std::string& path, mode_t mode, bool 
 inline lock_directory open_lock_directory(const lock_options& options, directory_use use) {
   const bool host = options.scope == lock_scope::host;
   if (!options.directory.empty()) {
+    if (options.directory.native().find('\0') != std::string::npos) {
+      lock_directory result;
+      result.fault = make_fault(std::make_error_code(std::errc::invalid_argument),
+                                "lock_options.directory: a NUL in it", another_directory);
+      return result;
+    }
     std::error_code ec;
     std::filesystem::path path = std::filesystem::absolute(options.directory, ec).lexically_normal();
     if (!path.has_filename()) path = path.parent_path();  // "dir/" names a link's target, "dir" the link

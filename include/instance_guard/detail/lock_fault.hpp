@@ -44,11 +44,25 @@ struct lock_fault {
   std::string exception_text() const { return cure.empty() ? what : joined({what, " (cure: ", cure, ")"}); }
 };
 
+/// The same of an explanation: its reason, if that is the code's message, would be said twice.
+inline std::string exception_text(std::string_view explanation, std::error_code why) {
+  const std::size_t line = explanation.find('\n');
+  std::string_view what = explanation.substr(0, line);
+  const std::string reason = joined({": ", why.message()});
+  if (what.size() > reason.size() && same(what.substr(what.size() - reason.size()), reason))
+    what.remove_suffix(reason.size());
+  if (line == std::string_view::npos) return std::string(what);
+  constexpr std::string_view label = "\n  cure     ";
+  std::string_view cure = explanation.substr(line);
+  cure.remove_prefix(same(cure.substr(0, label.size()), label) ? label.size() : 1);
+  return joined({what, " (cure: ", cure, ")"});
+}
+
 inline lock_fault make_fault(std::error_code code, std::string what, std::string_view cure = {}) {
   return {code, std::move(what), std::string(cure), false};
 }
 
-/// The name is somebody else's.
+/// The name can't be had, which the code says: it is somebody else's, or no name.
 inline lock_fault refusal_fault(errc why, std::string what) {
   return {make_error_code(why), std::move(what), {}, true};
 }

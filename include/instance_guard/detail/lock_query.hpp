@@ -250,4 +250,13 @@ inline std::vector<lock_status> list(const lock_options& options, bool with_chil
   return result;
 }
 
+#if INSTANCE_GUARD_EXCEPTIONS
+/// For an exception: the path that can't be asked about; with the cure, if it is the directory.
+inline std::string asked_text(const lock_options& options, const lock_name& name = lock_name("")) {
+  const lock_directory directory = open_lock_directory(options, directory_use::look);
+  if (directory.fault) return directory.fault.exception_text();
+  return name ? (directory.path / lock_file_name(name.view(), lock_suffix).text).string() : directory.path.string();
+}
+#endif
+
 }  // namespace instance_guard::detail

@@ -49,8 +49,7 @@ struct lock_session {
 inline std::string bad_name_text(std::string_view name) {
   std::string shown;
   for (const char c : name.substr(0, 64)) shown += c > 0x20 && c < 0x7f ? c : '?';
-  return joined(
-      {"\"", shown, name.size() > 64 ? "...\"" : "\"", " is no name for a lock: 1 to 64 of A-Z a-z 0-9 . _ @ : + -"});
+  return joined({"\"", shown, name.size() > 64 ? "...\"" : "\"", " is no name for a lock"});
 }
 
 }  // namespace instance_guard::detail

@@ -167,7 +167,7 @@ inline single_instance single_instance::acquire(std::string_view name, const sin
 
 inline void single_instance::raise(std::string_view name, std::error_code ec, const std::optional<lock_record>& holder,
                                    const std::string& explanation) {
-  const std::string what = explanation.empty() ? std::string(name) : explanation;
+  const std::string what = explanation.empty() ? std::string(name) : detail::exception_text(explanation, ec);
   if (detail::is(ec, errc::already_running) || detail::is(ec, errc::still_cleaning_up))
     throw already_running(ec, what, holder);
   throw std::system_error(ec, what);
