@@ -4,11 +4,13 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <instance_guard/process_group.hpp>
+#include <instance_guard/single_instance.hpp>
+#include <string>
 #include <thread>
 
 #include "support/read_child.hpp"
 #include "support/scene.hpp"
+#include "support/unique_name.hpp"
 
 using namespace instance_guard;
 using namespace std::chrono_literals;
@@ -63,9 +65,43 @@ TEST_CASE("a wrong signal, and a handle of nothing, are errors") {
   CHECK(ec == std::errc::invalid_argument);
   none.wait(ec);
   CHECK(ec == std::errc::invalid_argument);
+  child moved = std::move(c);
+  c.signal(SIGKILL, ec);
+  CHECK(ec == std::errc::invalid_argument);
+  CHECK_FALSE(moved.wait_for(1ms));
   process_group nothing(nullptr);
   CHECK_FALSE(nothing.spawn({"true"}, ec));
   CHECK(ec == std::errc::invalid_argument);
+}
+
+TEST_CASE("no group, and no cleanup, is what nullptr asks for; empty braces are options") {
+  process_group group{{}};
+  CHECK(group);
+  CHECK(group.nested({}));
+  CHECK_FALSE(process_group(nullptr));
+  signal_cleanup cleanup{{}};
+  CHECK(cleanup);
+  CHECK_FALSE(signal_cleanup(nullptr));
+}
+
+TEST_CASE("a group that could not ask its children to stop does not start") {
+  process_group outer;
+  for (const int number : {0, -1, 99}) {
+    CAPTURE(number);
+    std::error_code ec;
+    CHECK_FALSE(process_group({.stop_signal = number}, ec));
+    CHECK(ec == std::errc::invalid_argument);
+    CHECK_FALSE(outer.nested({.stop_signal = number}, ec));
+    CHECK(ec == std::errc::invalid_argument);
+    for (const reach ends : {reach::strays, reach::everything}) {
+      const single_instance guard = single_instance::acquire(support::unique_name("stop"),
+                                                             {.children = {.stop_signal = number}, .ends = ends}, ec);
+      CHECK_FALSE(guard);
+      CHECK(ec == std::errc::invalid_argument);
+      CHECK(guard.explanation() == "children.stop_signal " + std::to_string(number) + ": " + ec.message());
+    }
+  }
+  CHECK(process_group({.stop_signal = SIGRTMAX}));
 }
 
 TEST_CASE("a handle that is dropped or outlives its group does no harm") {

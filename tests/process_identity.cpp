@@ -150,6 +150,8 @@ TEST_CASE("a thread id is no process") {
   std::error_code ec;
   auto who = process_identity::of(id, ec);
   CHECK(!is_alive(who));
+  CHECK(!process_handle::open(who, ec));  // else signal() would reach the whole process
+  CHECK(ec);
   leave = true;
   leave.notify_one();
   thread.join();
@@ -258,6 +260,23 @@ TEST_CASE("a default handle is nobody") {
   CHECK(!nobody.alive());
   nobody.signal(0, ec);
   CHECK(ec == std::errc::no_such_process);
+}
+
+TEST_CASE("a handle that was moved from is nobody, too") {
+  sleeper child;
+  std::error_code ec;
+  auto handle = process_handle::open(process_identity::of(child.pid, ec), ec);
+  REQUIRE(!ec);
+  auto& same = handle;
+  handle = std::move(same);
+  CHECK(handle.alive());
+  auto moved = std::move(handle);
+  CHECK(!handle);
+  CHECK(!handle.alive());
+  handle.signal(SIGKILL, ec);
+  CHECK(ec == std::errc::no_such_process);
+  CHECK(moved.alive());
+  CHECK(moved.id().pid == child.pid);
 }
 
 #if INSTANCE_GUARD_EXCEPTIONS

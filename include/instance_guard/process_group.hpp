@@ -31,6 +31,7 @@
 #include <optional>
 #include <string>
 #include <system_error>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -129,7 +130,8 @@ class [[nodiscard]] process_group {
  public:
   /// Starts a warden. Errors: too_many_files_open, resource_unavailable_try_again (processes, or
   /// more than 256 groups), not_enough_memory, function_not_supported (a system that can't keep
-  /// the promise: no subreaper, no /proc), permission_denied.
+  /// the promise: no subreaper, no /proc), permission_denied; invalid_argument for a stop_signal that is
+  /// no signal.
   process_group(const group_options& options, std::error_code& ec) noexcept { start(options, nullptr, ec); }
   explicit process_group(std::error_code& ec) noexcept { start({}, nullptr, ec); }
 #if INSTANCE_GUARD_EXCEPTIONS
@@ -140,7 +142,9 @@ class [[nodiscard]] process_group {
   }
 #endif
   /// No group: each call fails with invalid_argument.
-  explicit process_group(std::nullptr_t) noexcept {}
+  template <typename Nothing>
+  requires std::is_null_pointer_v<Nothing>  // not for {}, which are options
+  explicit process_group(Nothing) noexcept {}
 
   process_group(process_group&& other) noexcept
       : slot_(std::exchange(other.slot_, -1)), generation_(other.generation_), options_(other.options_) {}

@@ -145,8 +145,16 @@ inline bool is_alive(const process_identity& who) noexcept {
 class [[nodiscard]] process_handle {
  public:
   process_handle() noexcept = default;
+  process_handle(process_handle&& other) noexcept
+      : who_(std::exchange(other.who_, {})), descriptor_(std::move(other.descriptor_)) {}
+  process_handle& operator=(process_handle&& other) noexcept {
+    if (this == &other) return *this;
+    who_ = std::exchange(other.who_, {});
+    descriptor_ = std::move(other.descriptor_);
+    return *this;
+  }
 
-  /// Errors: no_such_process, also when the pid belongs to another process by now;
+  /// Errors: no_such_process, also when the pid belongs to another process by now, or to a thread;
   /// not_supported for an identity of another boot or pid namespace, or without a start time.
   static process_handle open(const process_identity& who, std::error_code& ec) noexcept {
     ec.clear();
@@ -160,7 +168,8 @@ class [[nodiscard]] process_handle {
     // Read after the pidfd exists: from now on the pid, if it still matches, can't change hands.
     const process_identity now = process_identity::of(who.pid, ec);
     if (ec) return result;
-    if (now != who) {
+    // Where pidfds are refused nothing else tells a thread: a signal to its id reaches the whole process.
+    if (now != who || (!held && !platform::is_process(who.pid))) {
       ec = std::make_error_code(std::errc::no_such_process);
       return result;
     }

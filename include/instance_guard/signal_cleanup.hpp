@@ -22,6 +22,7 @@
 #include <cstdint>
 #include <mutex>
 #include <system_error>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -57,7 +58,9 @@ inline constinit signal_registry the_signals;
 class [[nodiscard]] signal_cleanup {
  public:
   /// Owns nothing.
-  signal_cleanup(std::nullptr_t) noexcept {}
+  template <typename Nothing>
+  requires std::is_null_pointer_v<Nothing>  // not for {}, which are options
+  explicit signal_cleanup(Nothing) noexcept {}
 
   /// Installs the handlers, or nothing at all. Errors: invalid_argument for a number that is no
   /// signal, or one that can't be handled (SIGKILL, SIGSTOP); too_many_files_open for the stop

@@ -72,6 +72,10 @@ inline void rewrite_pid_variables(pid_t before, pid_t now) {
 inline process_group become_child_of_warden(const group_options& options, std::error_code& ec) noexcept {
   ec.clear();
   process_group result(nullptr);
+  if (!is_signal(options.stop_signal)) {
+    ec = std::make_error_code(std::errc::invalid_argument);
+    return result;
+  }
   if (!platform::has_one_thread()) {
     ec = errc::threads_running;
     return result;

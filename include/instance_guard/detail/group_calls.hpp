@@ -54,12 +54,16 @@ inline int child::take_stop() noexcept {
 
 inline void child::signal(int number, std::error_code& ec) noexcept {
   ec.clear();
+  if (!channel_) {
+    ec = std::make_error_code(std::errc::invalid_argument);
+    return;
+  }
   detail::wire::signal_request request;
   request.number = number;
   request.thread = detail::asking_thread();
   request.token = token_;
   const detail::warden_link& warden = link();
-  int result = channel_ ? -ESRCH : -EINVAL;
+  int result = -ESRCH;
   if (warden.pid.load(std::memory_order_relaxed) > 0) result = detail::ask(warden, request);
   if (result < 0) ec = detail::group_error(result);
 }
@@ -67,6 +71,10 @@ inline void child::signal(int number, std::error_code& ec) noexcept {
 inline void process_group::start(const group_options& options, const process_group* above,
                                  std::error_code& ec) noexcept {
   ec.clear();
+  if (!detail::is_signal(options.stop_signal)) {
+    ec = std::make_error_code(std::errc::invalid_argument);
+    return;
+  }
   const int index = detail::claim_group_slot();
   if (index < 0) {
     ec = std::make_error_code(std::errc::resource_unavailable_try_again);

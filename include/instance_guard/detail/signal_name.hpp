@@ -3,12 +3,20 @@
 // strsignal(3) is translated and not thread-safe, sigabbrev_np(3) is glibc's alone.
 #pragma once
 
+#include <signal.h>
+
 #include <csignal>
 #include <string>
 
 #include "text.hpp"
 
 namespace instance_guard::detail {
+
+/// Whether it is a number that the system has a signal for.
+inline bool is_signal(int number) noexcept {
+  sigset_t set;
+  return ::sigemptyset(&set) == 0 && ::sigaddset(&set, number) == 0;
+}
 
 /// "SIGTERM" for SIGTERM; null for a real-time or unknown signal. Async-signal-safe.
 constexpr const char* standard_signal_name(int number) noexcept {

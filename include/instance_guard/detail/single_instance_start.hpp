@@ -12,7 +12,9 @@
 namespace instance_guard::detail {
 
 /// Why there is no warden, and what helps.
-inline std::string warden_fault(std::string_view part, std::error_code ec) {
+inline std::string warden_fault(std::string_view part, const group_options& options, std::error_code ec) {
+  if (!is_signal(options.stop_signal))
+    return joined({"children.stop_signal ", std::to_string(options.stop_signal), ": ", ec.message()});
   std::string text = joined({part, ": ", ec.message()});
   if (is(ec, std::errc::function_not_supported))
     text +=
@@ -94,7 +96,7 @@ inline void single_instance::start(std::string_view name, const single_instance_
   if (options.ends == reach::everything) {
     group_ = detail::become_child_of_warden(options.children, ec);
     if (ec) {
-      explanation_ = detail::warden_fault("reach::everything", ec);
+      explanation_ = detail::warden_fault("reach::everything", options.children, ec);
       return;
     }
   }
@@ -117,7 +119,7 @@ inline void single_instance::start(std::string_view name, const single_instance_
   if (options.ends != reach::everything) {
     group_ = process_group(options.children, ec);
     if (ec) {
-      explanation_ = detail::warden_fault("warden", ec);
+      explanation_ = detail::warden_fault("warden", options.children, ec);
       return;
     }
   }
