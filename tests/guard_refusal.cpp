@@ -103,6 +103,32 @@ TEST_CASE("a refusal says that the holder's code was replaced, or is gone, in a 
   }
 }
 
+TEST_CASE("a holder whose file was removed is named all the same, without an age that nobody knows") {
+  setting t;
+  const std::string executable = t.s.path_of(INSTANCE_GUARD_TEST_OWNER);
+  program holder = t.s.start(t.words(executable));
+  REQUIRE(holder.read_until("acquired"));
+  REQUIRE(std::filesystem::remove(t.directory + "/" + t.name + ".lock"));
+  const std::string pid = "pid " + std::to_string(holder.pid());
+
+  program refused = t.s.start(t.words(executable), {.merge_err = true});
+  const std::string line = refused.read_all();
+  CAPTURE(line);
+  CHECK(line.starts_with(t.name + ": already running: " + pid + ", started from "));
+  CHECK(line.ends_with(": exit 75\n"));
+  CHECK(refused.wait()->code() == 75);
+
+  terminal shown(t.words(executable), {t.s.mark()});
+  CHECK(shown.see("(stops the holder)"));
+  const std::string text = shown.skipped();
+  CAPTURE(text);
+  CHECK(text.find(pid + " on ") != text.npos);
+  CHECK(text.find(", for ") == text.npos);
+
+  holder.signal(SIGTERM);
+  CHECK(holder.wait()->signal() == SIGTERM);
+}
+
 TEST_CASE("who waits on a terminal is told for how many, of whom, and then how the last run ended") {
   setting t;
   owner_options options{.arguments = {"grace=1500", "directory=" + t.directory, "guard=" + t.name}, .ready = 2};

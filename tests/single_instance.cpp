@@ -340,6 +340,29 @@ TEST_CASE("verify puts a removed file back, and tells when the warden is dead") 
   CHECK(next);
 }
 
+TEST_CASE(
+    "a program that closes every descriptor has lost the name, and verify says that, not just that the warden went") {
+  const std::string name = support::unique_name("single");
+  actor careless([&] {
+    auto guard = single_instance::acquire_or_exit(name);
+    const child worker = guard.spawn({"sleep", "50"});
+    for (int number = 3; number < 1024; ++number) close(number);
+    std::error_code ec;
+    for (int i = 0; i < 20'000 && !ec; ++i) {  // the warden ends the children first
+      guard.verify(ec);
+      usleep(1000);
+    }
+    std::puts(ec == errc::lock_lost && !is_alive(worker.id()) ? "lost end" : "kept end");
+    std::fflush(stdout);
+    for (;;) pause();
+    return 0;
+  });
+  CHECK(careless.wait_for("lost end"));
+  const auto next = single_instance::acquire(name, {.lock = {.wait = 20s}});
+  CHECK(next);
+  careless.kill(SIGKILL);
+}
+
 TEST_CASE("a moved guard goes on, the one it was moved from owns nothing") {
   const std::string name = support::unique_name("single");
   auto one = single_instance::acquire(name);

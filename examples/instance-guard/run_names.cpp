@@ -62,9 +62,11 @@ std::string waiting_for(const run_settings& settings, const lock_status& status)
   if (!status.holder) return status.name + ": waiting for its holder, " + at_most(settings.wait);
   const auto& holder = *status.holder;
   const std::string pid = "pid " + std::to_string(holder.process.pid);
-  if (!dead)
-    return status.name + ": waiting for " + pid + " (" + shown(holder.started_from) + ", for " +
-           age_since(holder.acquired_at) + "), " + at_most(settings.wait);
+  if (!dead) {
+    const auto since = held_since(status);
+    return status.name + ": waiting for " + pid + " (" + shown(holder.started_from) +
+           (since ? ", for " + age_since(*since) : "") + "), " + at_most(settings.wait);
+  }
   constexpr std::chrono::milliseconds more{10'000};
   return status.name + ": waiting for " + left_of(status) + " to end, " +
          at_most(holder.grace > no_limit - more ? no_limit : holder.grace + more);

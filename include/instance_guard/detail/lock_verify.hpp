@@ -138,7 +138,8 @@ inline void verify_lock(lock_session& session, std::error_code& ec) {
   const bool in_place =
       platform::sys::fstatat(AT_FDCWD, session.path.c_str(), &facts, AT_SYMLINK_NOFOLLOW) == 0 && slot->lock.is(facts);
   if (keeper.group_slot >= 0 && keeper.healthy != nullptr && !keeper.healthy(keeper.group_slot)) {
-    ec = errc::warden_lost;
+    // Without a warden the lock hangs on this process's own descriptor; who closed that closed the warden's socket too.
+    ec = slot->lock.intact() ? errc::warden_lost : errc::lock_lost;
     return;
   }
   if (open && in_place) return;

@@ -49,6 +49,12 @@ inline std::string stop_command(const lock_record& record) {
   return {};
 }
 
+/// ", for 7d 2h"; nothing where the record is lost, and only the process is known.
+inline std::string held_for(const lock_record& record, const char* between) {
+  if (record.acquired_at.time_since_epoch().count() == 0) return {};
+  return joined({", for ", age_since(record.acquired_at, between)});
+}
+
 /// The refusal, with a final newline: several lines for a terminal, one otherwise.
 inline std::string refusal_text(std::string_view name, std::error_code why, const std::optional<lock_record>& holder,
                                 const std::string& own_version, int exit_code, bool terminal) {
@@ -68,17 +74,17 @@ inline std::string refusal_text(std::string_view name, std::error_code why, cons
   if (!terminal) {
     std::string since;
     if (replaced) since = joined({", its code was replaced ", age_since(replaced_at, ""), " ago"});
-    return joined({name, ": ", cleaning ? "still cleaning up" : "already running", ": pid ", pid, ", for ",
-                   age_since(record.acquired_at, ""), ", started from ", from, record.version.empty() ? "" : ", ",
-                   printable(record.version), since, left.empty() ? "" : ", left: ", left, ": exit ", code, "\n"});
+    return joined({name, ": ", cleaning ? "still cleaning up" : "already running", ": pid ", pid, held_for(record, ""),
+                   ", started from ", from, record.version.empty() ? "" : ", ", printable(record.version), since,
+                   left.empty() ? "" : ", left: ", left, ": exit ", code, "\n"});
   }
   std::string text =
       joined({name, ": ", cleaning ? "children of the last run are still being ended" : "already running",
               ", not started (exit ", code, ")\n"});
   char host[256] = "this host";
   if (::gethostname(host, sizeof host) == 0) host[sizeof host - 1] = '\0';
-  text += joined({"  holder   pid ", pid, " on ", printable(host), ", user ", printable(record.user), ", for ",
-                  age_since(record.acquired_at), "\n"});
+  text += joined({"  holder   pid ", pid, " on ", printable(host), ", user ", printable(record.user),
+                  held_for(record, " "), "\n"});
   if (!same(record.name, name)) text += joined({"  name     ", printable(record.name), " (held as well)\n"});
   text += joined({"  started  from ", from, "\n"});
   if (!left.empty()) text += joined({"  left     ", left, "\n"});

@@ -20,6 +20,10 @@ inline std::string warden_fault(std::string_view part, const group_options& opti
     text +=
         ": the system refuses what keeps children together, such as PR_SET_CHILD_SUBREAPER"
         "\n  cure     allow it in the sandbox's filter (instance-guard doctor tries it)";
+  if (is(ec, std::errc::resource_unavailable_try_again))
+    text += "\n  cure     raise the limit of processes (ulimit -u, pids.max)";
+  if (is(ec, std::errc::too_many_files_open))
+    text += "\n  cure     close descriptors, or raise their limit (ulimit -n)";
   return text;
 }
 
