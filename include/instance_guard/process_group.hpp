@@ -187,13 +187,13 @@ class [[nodiscard]] process_group {
 
   /// Ends every process, as the destructor; the group can be used again afterwards. While it
   /// lasts, spawn fails with operation_canceled. If something can't be ended, the report names it.
-  /// Errors: warden_lost.
+  /// Errors: warden_lost; too_many_files_open: the answer needs a descriptor.
   termination_report terminate(std::chrono::milliseconds grace, std::error_code& ec) noexcept;
   termination_report terminate(std::error_code& ec) noexcept { return terminate(options_.grace, ec); }
 
   /// Waits until every descendant has ended, spared ones aside. False when the time passed first. With
   /// 0 ms it asks once: true if nobody is left now.
-  /// Errors: warden_lost.
+  /// Errors: warden_lost, too_many_files_open.
   bool wait_idle(std::chrono::milliseconds limit, std::error_code& ec) noexcept;
   bool wait_idle(std::error_code& ec) noexcept { return wait_idle(no_limit, ec); }
 
