@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include <cctype>
 #include <cerrno>
 #include <csignal>
 #include <filesystem>
@@ -52,8 +53,8 @@ TEST_CASE("a system that is out of locks: path, reason and cure, exit 73, and th
     const std::string said = refused.read_all();
     CAPTURE(said);
     CHECK(said.starts_with(t.name + ": cannot start: " + file + " cannot be locked: "));
-    CHECK(said.find(std::make_error_code(std::errc::no_lock_available).message() + " (exit 73)\n  cure     ") !=
-          said.npos);
+    CHECK(said.find(std::make_error_code(std::errc::no_lock_available).message() + " (exit 73); cure: ") != said.npos);
+    CHECK(said.find('\n') == said.size() - 1);
     CHECK(said.find("lock_options.directory") != said.npos);
     const auto status = refused.wait();
     REQUIRE(status);
@@ -127,6 +128,48 @@ TEST_CASE("a holder whose file was removed is named all the same, without an age
 
   holder.signal(SIGTERM);
   CHECK(holder.wait()->signal() == SIGTERM);
+}
+
+TEST_CASE("of several names the refusal names the one that is held; its case is no other name") {
+  setting t;
+  const std::string executable = t.s.path_of(INSTANCE_GUARD_TEST_OWNER), other = unique_name("refusal");
+  program holder = t.s.start(t.words(executable));
+  REQUIRE(holder.read_until("acquired"));
+  const std::string pid = "pid " + std::to_string(holder.pid());
+  program both =
+      t.s.start({executable, "directory=" + t.directory, "also=" + t.name, "guard-or-exit=" + other, "pause="},
+                {.merge_err = true});
+  CHECK(both.read_all().starts_with(other + ": " + t.name + " is held already: " + pid + ", "));
+  CHECK(both.wait()->code() == 75);
+  std::string upper = t.name;
+  for (char& c : upper) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  REQUIRE(upper != t.name);
+  program same =
+      t.s.start({executable, "directory=" + t.directory, "guard-or-exit=" + upper, "pause="}, {.merge_err = true});
+  CHECK(same.read_all().starts_with(upper + ": already running: " + pid + ", "));
+  CHECK(same.wait()->code() == 75);
+  holder.signal(SIGTERM);
+  CHECK(holder.wait());
+}
+
+TEST_CASE("on a terminal a refusal tells that the holder's is closed") {
+  setting t;
+  const std::string executable = t.s.path_of(INSTANCE_GUARD_TEST_OWNER);
+  for (const bool closed : {false, true}) {
+    CAPTURE(closed);
+    terminal place({"sh", "-c", "trap '' HUP; exec \"$@\"", "sh", executable, "directory=" + t.directory,
+                    "guard-or-exit=" + t.name, "pause="},
+                   {t.s.mark()});
+    REQUIRE(place.see("acquired"));
+    if (closed) place.close();
+    terminal shown(t.words(executable), {t.s.mark()});
+    CHECK(shown.see("(stops the holder)"));
+    const std::string text = shown.skipped();
+    CAPTURE(text);
+    CHECK((text.find(", which is closed: nobody supervises it\r\n") != text.npos) == closed);
+    ::kill(place.leader(), SIGTERM);
+    CHECK(wait_until([&] { return t.s.empty(); }));
+  }
 }
 
 TEST_CASE("who waits on a terminal is told for how many, of whom, and then how the last run ended") {

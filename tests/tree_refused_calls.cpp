@@ -161,7 +161,7 @@ TEST_CASE("a guard that could not keep its promise does not start, says why, and
       const std::string said = o.read_all();
       CAPTURE(said);
       CHECK(said.starts_with(name + ": cannot start: "));
-      CHECK(said.find("PR_SET_CHILD_SUBREAPER (exit 73)\n  cure ") != said.npos);
+      CHECK(said.find("PR_SET_CHILD_SUBREAPER (exit 73); cure: ") != said.npos);
       CHECK(said.find("runs") == said.npos);
       const auto status = o.wait();
       REQUIRE(status);

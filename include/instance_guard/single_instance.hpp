@@ -82,6 +82,7 @@ class [[nodiscard]] single_instance {
     holder_ = std::move(other.holder_);
     recovered_from_ = std::move(other.recovered_from_);
     explanation_ = std::move(other.explanation_);
+    refused_name_ = std::move(other.refused_name_);
     mark_ = other.mark_;
     other.mark_ = {};
     mark_text_ = std::move(other.mark_text_);
@@ -235,6 +236,7 @@ class [[nodiscard]] single_instance {
   std::optional<lock_record> holder_;
   std::optional<lock_record> recovered_from_;
   std::string explanation_;
+  std::string refused_name_;  // the one of several that was not to be had
   detail::stray_mark mark_;
   std::string mark_text_;  // what the record keeps of it
   reach ends_ = reach::strays;

@@ -160,6 +160,7 @@ bool act(state& s, std::string_view key, const std::string& value) {
   else if (key == "cleanup-wait") s.options.lock.cleanup_wait = milliseconds(std::stoi(value));
   else if (key == "directory") s.options.lock.directory = value;
   else if (key == "graceful") s.options.signals.graceful = value == "1";
+  else if (key == "also") s.options.also_hold.push_back(value);
   else if (key == "reach" && value == "spawned") s.options.ends = reach::spawned;
   else if (key == "reach" && value == "strays") s.options.ends = reach::strays;
   else if (key == "reach" && value == "everything") s.options.ends = reach::everything;

@@ -22,11 +22,11 @@ namespace instance_guard::detail {
 
 inline constexpr std::int64_t start_limit = 10'000'000'000;  // ns
 
-/// What an exec of the owner would pass on, besides 0, 1 and 2. False: that can't be told, or it is
-/// too much.
-inline bool list_inherited(warden_state& state) noexcept {
+/// What an exec of the owner would pass on, besides 0, 1 and 2. 0, or a negated errno: that can't be told
+/// (no /proc: a group can't be kept together then anyway), or it is too much.
+inline int list_inherited(warden_state& state) noexcept {
   DIR* directory = ::opendir("/dev/fd");
-  if (directory == nullptr) return false;
+  if (directory == nullptr) return errno == ENOENT || errno == ENOTDIR ? -ENOSYS : -errno;
   bool complete = true;
   while (const dirent* each = ::readdir(directory)) {
     int number = 0;
@@ -39,7 +39,7 @@ inline bool list_inherited(warden_state& state) noexcept {
     state.inherited[state.inherited_count++] = number;
   }
   ::closedir(directory);
-  return complete;
+  return complete ? 0 : -EMFILE;
 }
 
 /// Starts a process that becomes the warden. Its pid, or a negated errno.
@@ -52,9 +52,10 @@ inline long fork_warden(const group_slot& slot, int channel, int owner_process) 
   state->grace = slot.grace.load(std::memory_order_relaxed);
   state->stop_signal = slot.stop_signal.load(std::memory_order_relaxed);
   state->keep_session = slot.keep_session.load(std::memory_order_relaxed);
-  if (slot.inherit_descriptors.load(std::memory_order_relaxed) && !list_inherited(*state)) {
+  const int listed = slot.inherit_descriptors.load(std::memory_order_relaxed) ? list_inherited(*state) : 0;
+  if (listed != 0) {
     delete_warden_state(state);
-    return -EMFILE;
+    return listed;
   }
   // The number of a session is not given out again while somebody is in it.
   file_descriptor leader;

@@ -1,8 +1,10 @@
 // layer 5: what a refused start says. The fact first, then who, then what to type.
 #pragma once
 
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <string>
 #include <string_view>
 
@@ -10,6 +12,7 @@
 #include "age_text.hpp"
 #include "left_over.hpp"
 #include "lock_code.hpp"
+#include "lock_name.hpp"
 #include "printable_text.hpp"
 
 namespace instance_guard::detail {
@@ -55,14 +58,30 @@ inline std::string held_for(const lock_record& record, const char* between) {
   return joined({", for ", age_since(record.acquired_at, between)});
 }
 
-/// The refusal, with a final newline: several lines for a terminal, one otherwise.
-inline std::string refusal_text(std::string_view name, std::error_code why, const std::optional<lock_record>& holder,
-                                const std::string& own_version, int exit_code, bool terminal) {
+/// A holder whose terminal was closed goes on, and nobody sees it: "terminal /dev/pts/3" that is there no more.
+inline bool is_terminal_closed(const lock_record& record) {
+  constexpr std::string_view terminal = "terminal /dev/";
+  const std::string_view from = record.started_from;
+  if (!same(from.substr(0, terminal.size()), terminal)) return false;
+  const std::string path(from.substr(9, from.substr(9).find(' ')));
+  struct stat facts = {};
+  return record.process.pid_namespace == process_identity::self().pid_namespace && ::stat(path.c_str(), &facts) != 0 &&
+         errno == ENOENT;
+}
+
+/// The refusal, with a final newline: several lines for a terminal, one otherwise. `name` is what the start is called
+/// by, `taken` the one of its names that it did not get.
+inline std::string refusal_text(std::string_view name, std::string_view taken, std::error_code why,
+                                const std::optional<lock_record>& holder, const std::string& own_version, int exit_code,
+                                bool terminal) {
   const std::string code = std::to_string(exit_code);
   const bool cleaning = is(why, errc::still_cleaning_up);
+  const bool further = !same(lock_name(name).view(), lock_name(taken).view());
+  const std::string running = further ? joined({taken, " is held already"}) : "already running";
+  const std::string last_run = further ? joined({"the last run that held ", taken}) : "the last run";
   if (!holder || holder->process.pid <= 0) {
-    const char* fact = cleaning ? "children of its last run are still being ended"
-                                : "already running; its holder's record can't be read";
+    const std::string fact = cleaning ? joined({"children of ", last_run, " are still being ended"})
+                                      : joined({running, "; its holder's record can't be read"});
     return joined({name, ": ", fact, ", not started (exit ", code, ")\n"});
   }
   const lock_record& record = *holder;
@@ -74,19 +93,20 @@ inline std::string refusal_text(std::string_view name, std::error_code why, cons
   if (!terminal) {
     std::string since;
     if (replaced) since = joined({", its code was replaced ", age_since(replaced_at, ""), " ago"});
-    return joined({name, ": ", cleaning ? "still cleaning up" : "already running", ": pid ", pid, held_for(record, ""),
-                   ", started from ", from, record.version.empty() ? "" : ", ", printable(record.version), since,
+    const std::string busy = further ? joined({taken, " is still being cleaned up"}) : "still cleaning up";
+    return joined({name, ": ", cleaning ? busy : running, ": pid ", pid, held_for(record, ""), ", started from ", from,
+                   record.version.empty() ? "" : ", ", printable(record.version), since,
                    left.empty() ? "" : ", left: ", left, ": exit ", code, "\n"});
   }
   std::string text =
-      joined({name, ": ", cleaning ? "children of the last run are still being ended" : "already running",
+      joined({name, ": ", cleaning ? joined({"children of ", last_run, " are still being ended"}) : running,
               ", not started (exit ", code, ")\n"});
   char host[256] = "this host";
   if (::gethostname(host, sizeof host) == 0) host[sizeof host - 1] = '\0';
   text += joined({"  holder   pid ", pid, " on ", printable(host), ", user ", printable(record.user),
                   held_for(record, " "), "\n"});
-  if (!same(record.name, name)) text += joined({"  name     ", printable(record.name), " (held as well)\n"});
-  text += joined({"  started  from ", from, "\n"});
+  text += joined(
+      {"  started  from ", from, is_terminal_closed(record) ? ", which is closed: nobody supervises it" : "", "\n"});
   if (!left.empty()) text += joined({"  left     ", left, "\n"});
   text += joined({"  command  ", command_text(record), "   (in ", printable(record.working_directory.native()), ")\n"});
   if (!record.version.empty()) {
@@ -97,21 +117,25 @@ inline std::string refusal_text(std::string_view name, std::error_code why, cons
   if (replaced)
     text += joined({"  code     REPLACED ", age_since(replaced_at), " ago: it runs what is no longer on disk\n"});
   std::string stop = stop_command(record);
-  if (stop.empty()) stop = joined({"instance-guard stop ", name});
-  text += joined({"  next     instance-guard status ", name, "\n           ", stop, "      (stops the holder)\n"});
+  if (stop.empty()) stop = joined({"instance-guard stop ", taken});
+  text += joined({"  next     instance-guard status ", taken, "\n           ", stop, "      (stops the holder)\n"});
   return text;
 }
 
-/// A fault that is no conflict: what, where, and the cure.
-inline std::string fault_text(std::string_view name, std::error_code why, const std::string& explanation,
-                              int exit_code) {
-  std::string text =
-      joined({name.substr(0, 64), ": cannot start: ", explanation.empty() ? why.message() : explanation});
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  const std::size_t first = text.find('\n');
-  text.insert(first == std::string::npos ? text.size() : first, joined({" (exit ", std::to_string(exit_code), ")"}));
-  text += '\n';
-  return text;
+/// A fault that is no conflict: what, where, and the cure; on a terminal that has a line of its own.
+inline std::string fault_text(std::string_view name, std::error_code why, const std::string& explanation, int exit_code,
+                              bool terminal) {
+  const std::string what = explanation.empty() ? why.message() : explanation;
+  constexpr std::string_view cure_line = "\n  cure     ";
+  const std::size_t end = what.find(cure_line);
+  const std::string fact = printable(std::string_view(what).substr(0, end));
+  const std::string cure =
+      end == std::string::npos ? std::string() : printable(std::string_view(what).substr(end + cure_line.size()));
+  return joined({printable(name.substr(0, 64)), ": cannot start: ", fact, " (exit ", std::to_string(exit_code), ")",
+                 cure.empty() ? ""
+                 : terminal   ? cure_line
+                              : "; cure: ",
+                 cure, "\n"});
 }
 
 /// "shiva: waiting for 3 children of pid 70240, which is dead, to end, at most 15s".

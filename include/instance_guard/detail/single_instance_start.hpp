@@ -19,7 +19,7 @@ inline std::string warden_fault(std::string_view part, const group_options& opti
   if (is(ec, std::errc::function_not_supported))
     text +=
         ": the system refuses what keeps children together, such as PR_SET_CHILD_SUBREAPER"
-        "\n  cure     allow it in the sandbox's filter (instance-guard doctor tries it)";
+        "\n  cure     allow it in the sandbox's filter, mount /proc (instance-guard doctor tries it)";
   if (is(ec, std::errc::resource_unavailable_try_again))
     text += "\n  cure     raise the limit of processes (ulimit -u, pids.max)";
   if (is(ec, std::errc::too_many_files_open))
@@ -54,6 +54,7 @@ inline void single_instance::take_locks(std::vector<std::string> names, const lo
     if (ec) {
       holder_ = std::optional<lock_record>(taken[at].holder());
       explanation_ = taken[at].explanation();
+      refused_name_ = names[at];
       return;
     }
   }
@@ -158,9 +159,11 @@ inline single_instance single_instance::acquire(std::string_view name, std::erro
 inline void single_instance::undo() noexcept {
   std::optional<lock_record> holder = std::move(holder_);
   std::string explanation = std::move(explanation_);
+  std::string refused = std::move(refused_name_);
   release();
   holder_ = std::move(holder);
   explanation_ = std::move(explanation);
+  refused_name_ = std::move(refused);
 }
 
 #if INSTANCE_GUARD_EXCEPTIONS
@@ -220,8 +223,9 @@ inline std::string single_instance::failure_text(std::string_view name, std::err
                                                  const single_instance_options& options, int exit_code,
                                                  bool terminal) const {
   if (!is_conflict(why) || detail::is(why, errc::managed_holder))
-    return detail::fault_text(name, why, explanation_, exit_code);
-  return detail::refusal_text(name, why, holder_, options.lock.version, exit_code, terminal);
+    return detail::fault_text(name, why, explanation_, exit_code, terminal);
+  const std::string_view taken = refused_name_.empty() ? name : std::string_view(refused_name_);
+  return detail::refusal_text(name, taken, why, holder_, options.lock.version, exit_code, terminal);
 }
 
 inline single_instance single_instance::acquire_or_exit(std::string_view name,
