@@ -1,6 +1,7 @@
 // instance-guard run with names, time limits and sessions.
 #include <doctest/doctest.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -8,8 +9,10 @@
 #include <filesystem>
 #include <instance_guard/pid_lockfile.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "support/own_pid_namespace.hpp"
 #include "support/read_child.hpp"
 #include "support/scene.hpp"
 #include "support/terminal.hpp"
@@ -75,8 +78,13 @@ TEST_CASE("of several names all are held, or none") {
   auto holder = s.start(run_words({"--name", b}, s.words({"sleep"})));
   REQUIRE(holder.read_until("ready"));
   auto refused = s.start(run_words({"--name", c, "--name", b, "--name", a}, {"true"}), {.merge_err = true});
-  CHECK(refused.read_all().find(std::to_string(holder.pid())) != std::string::npos);
+  CHECK(refused.read_all().starts_with(c + ": " + b + " is held already: pid " + std::to_string(holder.pid()) + ", "));
   CHECK(code_of(refused) == 75);
+  terminal front(run_words({"--name", c, "--name", b}, {"true"}), {s.mark()});
+  CHECK(front.see(c + ": " + b + " is held already, not started (exit 75)"));
+  CHECK(front.see("instance-guard status " + b));
+  CHECK(front.see("instance-guard stop " + b));
+  CHECK(front.see("or start yours with --replace"));
   CHECK(query_lock(a).state == lock_state::free);
   CHECK(query_lock(c).state == lock_state::free);
   auto both = s.start(run_words({"--name", c, "--name", a}, s.words({"sleep"})));
@@ -304,6 +312,33 @@ TEST_CASE("SIGTERM and SIGHUP stop the tree with its stop signal and its grace")
   REQUIRE(other.read_until("ready"));
   other.signal(SIGTERM);
   CHECK(code_of(other) == 128 + SIGUSR2);
+  for (const auto& [text, number] : {std::pair("SIGRTMIN+3", SIGRTMIN + 3), {"rtmax-1", SIGRTMAX - 1}}) {
+    auto real_time = s.start(run_words({"--stop-signal", text}, s.words({"sleep"})));
+    REQUIRE(real_time.read_until("ready"));
+    real_time.signal(SIGTERM);
+    CHECK(code_of(real_time) == 128 + number);
+  }
+}
+
+TEST_CASE("a fault is one line with its cure, which run has; on a terminal the cure has its own") {
+  const scene s;
+  const std::string name = unique_name("run");
+  const int code = in_own_pid_namespace([&] {
+    // Whoever it is, here it is root, whose locks are there; nothing can be made in it.
+    if (::mount("none", "/run", "tmpfs", MS_RDONLY, nullptr) != 0) return no_namespace;
+    auto tool = s.start(run_words({"--name", name}, {"echo", "started"}), {.merge_err = true});
+    const std::string said = tool.read_all();
+    if (lines_of(said).size() != 1 || code_of(tool) != 125) return 1;
+    if (said.find(" (exit 125); cure: a file system that can be written\n") == said.npos) return 2;
+    auto host = s.start(run_words({"--scope", "host", "--name", name}, {"echo", "started"}), {.merge_err = true});
+    if (!host.read_all().ends_with(
+            "; cure: mkdir -m 1777 /run/lock/instance_guard   as root, at each boot (tmpfiles.d)\n"))
+      return 3;
+    terminal front(run_words({"--name", name}, {"echo", "started"}), {s.mark()});
+    return front.see(" (exit 125)\r\n  cure     a file system that can be written\r\n") ? 0 : 4;
+  });
+  if (code == no_namespace) MESSAGE("skipped: no pid namespace, or nothing can be mounted in it");
+  else CHECK(code == 0);
 }
 
 TEST_CASE("a second signal, later, does not wait for the grace") {

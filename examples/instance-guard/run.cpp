@@ -92,7 +92,9 @@ int run(const run_settings& settings, const std::vector<std::string>& command) {
   } else {
     alone = process_group(run_group_options(settings), ec);
     if (ec) {
-      say("instance-guard: cannot start a warden: " + ec.message());
+      const bool missing = ec == std::errc::function_not_supported;
+      say("instance-guard: cannot start a warden: " + ec.message() +
+          (missing ? "; instance-guard doctor tells what the system refuses, or lacks" : ""));
       return exit_fault;
     }
   }
@@ -124,7 +126,7 @@ void add_run(CLI::App& root, invocation& call) {
   add_run_options(*run_command, *settings);
   run_command->callback([settings, &call] {
     if (!call.has_command || call.command.empty() || call.command.front().empty())
-      throw CLI::ValidationError("run", "a command is missing: instance-guard run [OPTION]... -- COMMAND");
+      throw CLI::ValidationError("a command is missing: run [OPTION]... -- COMMAND");
     call.exit_code = run(*settings, call.command);
   });
 }

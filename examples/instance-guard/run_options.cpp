@@ -22,12 +22,28 @@ constexpr struct {
                {"TTOU", SIGTTOU},     {"URG", SIGURG},   {"XCPU", SIGXCPU}, {"XFSZ", SIGXFSZ},  {"PROF", SIGPROF},
                {"VTALRM", SIGVTALRM}, {"SYS", SIGSYS},   {"IO", SIGIO},     {"WINCH", SIGWINCH}};
 
-/// "TERM", "SIGTERM", "term" or "15"; 0 if it is none.
+#ifdef SIGRTMIN
+/// "RTMIN", "RTMIN+3", "RTMAX-1": how containers and their managers call them.
+int real_time_signal(std::string_view text) {
+  const bool low = text.starts_with("RTMIN");
+  if (!low && !text.starts_with("RTMAX")) return 0;
+  text.remove_prefix(5);
+  for (int distance = 0; distance <= SIGRTMAX - SIGRTMIN; ++distance)
+    if (text == (low ? "+" : "-") + std::to_string(distance) || (distance == 0 && text.empty()))
+      return low ? SIGRTMIN + distance : SIGRTMAX - distance;
+  return 0;
+}
+#else
+int real_time_signal(std::string_view) { return 0; }
+#endif
+
+/// "TERM", "SIGTERM", "term", "RTMIN+3" or "15"; 0 if it is none.
 int signal_number(std::string text) {
   for (char& c : text) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
   if (text.starts_with("SIG")) text.erase(0, 3);
   for (const auto& each : signals)
     if (text == each.name) return each.number;
+  if (const int number = real_time_signal(text)) return number;
   for (int number = 1; number < NSIG; ++number)
     if (text == std::to_string(number)) return number;
   return 0;
@@ -43,7 +59,10 @@ bool set_duration(std::chrono::milliseconds& target, const std::string& text, st
 /// Sets what an option with a value means. False: it can't, and `why` says so in a line.
 bool set_option(run_settings& settings, std::string_view name, const std::string& value, std::string& why) {
   if (name == "--name") settings.names.push_back(value);
-  if (name == "--session") settings.session = value;
+  if (name == "--session") {
+    settings.session = value;
+    if (value.empty()) why = "an empty ID marks nothing";
+  }
   if (name == "--tag") settings.tag = value;
   if (name == "--wait") return set_duration(settings.wait, value, why);
   if (name == "--grace") return set_duration(settings.grace, value, why);
@@ -54,7 +73,7 @@ bool set_option(run_settings& settings, std::string_view name, const std::string
   }
   if (name == "--stop-signal") {
     settings.stop_signal = signal_number(value);
-    if (settings.stop_signal == 0) why = "'" + value + "' is no signal: TERM, INT, 15";
+    if (settings.stop_signal == 0) why = "'" + value + "' is no signal: TERM, INT, RTMIN+3, 15";
   }
   if (name == "--conflict-exit-code") {
     const bool number =

@@ -6,6 +6,8 @@
 #include <system_error>
 #include <unistd.h>
 
+#include "above_streams.hpp"
+
 namespace tool {
 namespace {
 
@@ -36,6 +38,10 @@ bool is_caught(int number) {
 signal_inbox::signal_inbox() {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) throw std::system_error(errno, std::generic_category(), "pipe");
+  for (int& each : ends) {
+    each = above_streams(each);
+    if (each < 0) throw std::system_error(errno, std::generic_category(), "pipe");
+  }
   read_end_ = ends[0];
   write_end = ends[1];
   for (int number = 1; number < NSIG; ++number) {

@@ -5,9 +5,11 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "above_streams.hpp"
+
 namespace tool {
 
-terminal_keeper::terminal_keeper() : terminal_(::open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC)) {
+terminal_keeper::terminal_keeper() : terminal_(above_streams(::open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC))) {
   if (!terminal_) return;
   was_in_front_ = ::tcgetpgrp(terminal_.get()) == ::getpgrp();
   known_ = ::tcgetattr(terminal_.get(), &settings_) == 0;

@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "above_streams.hpp"
 #include "process_facts.hpp"
 
 namespace tool {
@@ -15,7 +16,7 @@ namespace {
 /// A descriptor of a process, readable once it has ended; none where the system has no such thing.
 instance_guard::file_descriptor watch(pid_t pid) {
 #ifdef SYS_pidfd_open
-  return instance_guard::file_descriptor(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  return instance_guard::file_descriptor(above_streams(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))));
 #else
   return instance_guard::file_descriptor(pid > 0 ? -1 : -1);
 #endif
