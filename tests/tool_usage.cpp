@@ -1,5 +1,6 @@
 // The tool's words: help, manual, completions; and what is wrong with the arguments.
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -93,7 +94,15 @@ TEST_CASE("wrong arguments: one line that says which, exit 125") {
                                                        {"reap", "--orphans", "4711", "--dry-run"},
                                                        {"doctor", "x"},
                                                        {"doctor", "--", "true"},
-                                                       {"completion", "tcsh"}};
+                                                       {"completion", "tcsh"},
+                                                       {"audit", "--ignore", ""},
+                                                       {"audit", "--prometheus", ""},
+                                                       {"audit", "--discord", "--webhook-file", ""},
+                                                       {"audit", "--service", "a=x", "--service", "a=y"},
+                                                       {"run", "--session", "", "--", "true"},
+                                                       {"run", "--name", "", "--", "true"},
+                                                       {"run", "--name", "a", "--name", "\x1b[2J\n", "--", "true"},
+                                                       {"run", "--stop-signal", "RTMAX+1", "--", "true"}};
   for (const auto& arguments : wrong) {
     std::string shown;
     for (const std::string& each : arguments) shown += each + " ";
@@ -104,6 +113,35 @@ TEST_CASE("wrong arguments: one line that says which, exit 125") {
     CHECK(lines_of(got.out).size() == 1);
     CHECK(got.out.starts_with("instance-guard"));
     CHECK(got.out.size() < 300);
+  }
+}
+
+TEST_CASE("the word that is wrong is the one that is told") {
+  const scene s;
+  const std::pair<std::vector<std::string>, std::string> cases[] = {
+      {{"nonsense"}, "instance-guard: 'nonsense' is no subcommand (see instance-guard --help)\n"},
+      {{"--nonsense"}, "instance-guard: '--nonsense' is no option (see instance-guard --help)\n"},
+      {{"status", "-x"}, "instance-guard status: '-x' is no option (see instance-guard status --help)\n"},
+      {{"reap", "--session"}, "instance-guard reap: --session: a value is missing (see instance-guard reap --help)\n"},
+      {{"stop", "a", "--grace", "1s", "--grace", "2s"},
+       "instance-guard stop: --grace: given more than once (see instance-guard stop --help)\n"},
+      {{"run", "--"},
+       "instance-guard run: a command is missing: run [OPTION]... -- COMMAND (see instance-guard run --help)\n"},
+      {{"run", "--name", "a/\x1b[2J", "--", "true"},
+       "instance-guard run: --name 'a/\\x1b[2J': a name is 1 to 64 of A-Z a-z 0-9 . _ @ : + - and neither . nor ..\n"}};
+  for (const auto& each : cases) CHECK(run_tool(s, each.first, {.merge_err = true}).out == each.second);
+}
+
+TEST_CASE("help that can't be written is a fault") {
+  const scene s;
+  const auto full = [] { return ::dup2(::open("/dev/full", O_WRONLY | O_CLOEXEC), STDOUT_FILENO) >= 0; };
+  const auto closed = [] { return ::close(STDOUT_FILENO) == 0; };
+  for (const std::vector<std::string>& words :
+       std::vector<std::vector<std::string>>{{"--help"}, {"--version"}, {"run", "--help"}, {"man"}}) {
+    CAPTURE(words.front());
+    CHECK(run_tool(s, words, {.before_exec = full}).code == 125);
+    CHECK(run_tool(s, words, {.before_exec = closed}).code == 125);
+    CHECK(run_tool(s, words).code == 0);
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <exception>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "census_commands.hpp"
@@ -16,9 +17,10 @@ namespace {
 void check(const audit_arguments& arguments) {
   if (arguments.json + arguments.discord + arguments.nagios > 1)
     throw CLI::ValidationError("of --json, --discord and --nagios only one");
-  const std::string& path = arguments.prometheus;
-  if (!path.empty() && (path.size() < 6 || path.substr(path.size() - 5) != ".prom"))
-    throw CLI::ValidationError("--prometheus: the collector reads only names that end in .prom");
+  std::set<std::string> names;  // a label twice makes the collector drop the whole file
+  for (const std::string& each : arguments.census.services)
+    if (const std::string name = each.substr(0, each.find('=')); !names.insert(name).second)
+      throw CLI::ValidationError("--service: '" + name + "' is declared twice");
   if (!arguments.webhook_file.empty() && !arguments.discord)
     throw CLI::ValidationError("--webhook-file goes with --discord");
   if (arguments.only_ghosts && !arguments.discord) throw CLI::ValidationError("--only-ghosts goes with --discord");
@@ -42,6 +44,9 @@ void add_audit(CLI::App& root, invocation& call) {
   sub->add_flag("--json", arguments->json, "For machines");
   sub->add_option("--prometheus", arguments->prometheus,
                   "Write gauges into FILE.prom, for node_exporter; beside another output, or alone")
+      ->check([](const std::string& path) {
+        return path.size() > 5 && path.ends_with(".prom") ? "" : "the collector reads only names that end in .prom";
+      })
       ->type_name("FILE");
   sub->add_flag("--discord", arguments->discord,
                 "Messages for a webhook, one a line; posted if the address is known. Keeps when the "
@@ -49,6 +54,7 @@ void add_audit(CLI::App& root, invocation& call) {
   sub->add_option("--webhook-file", arguments->webhook_file,
                   "File with the webhook's address, which only its owner can read (default: "
                   "INSTANCE_GUARD_WEBHOOK)")
+      ->check([](const std::string& path) { return path.empty() ? "its name is empty" : ""; })
       ->type_name("FILE");
   sub->add_flag("--only-ghosts", arguments->only_ghosts, "No message when all is well");
   sub->add_flag("--nagios", arguments->nagios, "One line with performance data");

@@ -14,6 +14,7 @@ namespace {
 using namespace instance_guard;
 
 std::string check_pattern(const std::string& pattern) {
+  if (pattern.empty()) return "an empty pattern is everybody's";
   regex_t compiled;
   const int fault = ::regcomp(&compiled, pattern.c_str(), REG_EXTENDED | REG_NOSUB);
   if (fault == 0) {

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <exception>
 #include <instance_guard/version.hpp>
+#include <iostream>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,22 @@ int complain(const CLI::App& root, std::string what) {
   return exit_fault;
 }
 
+/// What CLI11 says, in words that say which argument is meant.
+std::string fault_of(const CLI::App& root, const CLI::ParseError& error) {
+  // It misses what is required before it looks at what is left over.
+  const std::vector<std::string> extra = root.remaining(true);
+  const bool required = dynamic_cast<const CLI::RequiredError*>(&error) != nullptr;
+  if (required && !extra.empty()) {
+    const std::string& first = extra.front();
+    return "'" + first + "' is no " + (first.starts_with('-') ? "option" : "subcommand");
+  }
+  const std::string text = error.what();
+  const std::string option = text.substr(0, text.find(':'));
+  if (dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr && option.size() < text.size())
+    return option + (text.find("At Most") != std::string::npos ? ": given more than once" : ": a value is missing");
+  return text;
+}
+
 }  // namespace
 
 std::string version_text() {
@@ -47,17 +64,23 @@ void split(int count, char** arguments, invocation& call) {
 }
 
 int answer(CLI::App& root, invocation& call) {
+  const auto told = [](int code) {
+    std::cout.flush();
+    if (code == 0 && std::cout.good()) return 0;
+    std::fputs("instance-guard: stdout can't be written\n", stderr);
+    return static_cast<int>(exit_fault);
+  };
   try {
     // CLI11 takes them from the back.
     root.parse(std::vector<std::string>(call.words.rbegin(), call.words.rend()));
     return call.exit_code;
   } catch (const CLI::CallForHelp& help) {
-    return root.exit(help) == 0 ? 0 : exit_fault;
+    return told(root.exit(help));
   } catch (const CLI::Success& success) {
-    return root.exit(success) == 0 ? 0 : exit_fault;
+    return told(root.exit(success));
   } catch (const CLI::ParseError& error) {
     const bool bare = !call.has_command && !call.words.empty() && call.words.front() == "run";
-    return complain(root, bare ? "the command stands behind --: run [OPTION]... -- COMMAND" : error.what());
+    return complain(root, bare ? "the command stands behind --: run [OPTION]... -- COMMAND" : fault_of(root, error));
   } catch (const std::exception& error) {
     return complain(root, error.what());
   }
