@@ -1,12 +1,14 @@
 // instance-guard reap --session: what carries the mark ends, and nobody else.
 #include <doctest/doctest.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #include <string>
 #include <vector>
 
 #include "support/other_user.hpp"
+#include "support/own_pid_namespace.hpp"
 #include "support/scene.hpp"
 #include "support/service_cgroup.hpp"
 #include "support/tool_result.hpp"
@@ -47,6 +49,20 @@ TEST_CASE("a session that has left nothing is 0") {
   const tool_result got = reap(s, id);
   CHECK(got.code == 0);
   CHECK(got.says("session " + id + ": ended 0 processes"));
+}
+
+TEST_CASE("where processes can't be listed it does not say that none is left") {
+  const scene s;
+  const int code = in_own_pid_namespace([&] {
+    if (::mount("none", "/proc", "tmpfs", 0, nullptr) != 0) return no_namespace;
+    for (const std::vector<std::string>& more : {std::vector<std::string>{}, {"--dry-run"}}) {
+      const tool_result got = reap(s, session_id("unseen"), more);
+      if (got.code != 125 || !got.says("processes can't be listed") || got.says("ended")) return 1;
+    }
+    return 0;
+  });
+  if (code == no_namespace) MESSAGE("skipped: no pid namespace, or nothing can be mounted in it");
+  else CHECK(code == 0);
 }
 
 TEST_CASE("what a killed session left is ended: detached, stubborn, stopped, without a leader") {

@@ -220,7 +220,9 @@ TEST_CASE("what has ended already is nothing to do; a zombie is its parent's to 
   CHECK(got.says("zombie"));
   CHECK(got.says(std::to_string(::getpid())));
   ::waitpid(zombie, nullptr, 0);
-  CHECK(reap(s, {"2147483"}).code == 0);
+  const tool_result gone = reap(s, {"999999999"});
+  CHECK(gone.code == 0);
+  CHECK(gone.says("pid 999999999 is not there (any more)\n"));
 }
 
 TEST_CASE("a pid that belongs to another process by now is left alone") {

@@ -25,6 +25,7 @@ using std::chrono::milliseconds;
 struct plan {
   std::vector<doomed_process> all = {};
   std::vector<std::string> refused = {};  ///< "pid 7 is no ghost: ..."
+  std::vector<std::string> gone = {};     ///< what was to be ended, and has by itself
 };
 
 doomed_process doomed(const ghost& found, const census_entry& entry) {
@@ -63,7 +64,7 @@ void plan_pid(const census& found, pid_t pid, plan& out) {
   if (!reason.empty()) {
     out.refused.push_back(who + " is not ended: " + reason);
   } else if (!read_facts(pid, facts)) {
-    // What was to be ended is gone.
+    out.gone.push_back(who + " is not there (any more)");
   } else if (facts.ended()) {
     out.refused.push_back(who + " is a zombie: it has ended already, its parent " + std::to_string(facts.parent) +
                           " does not reap it");
@@ -102,7 +103,8 @@ int reap_ghosts(const reap_arguments& arguments, milliseconds grace, const invoc
   plan to_do;
   if (arguments.orphans) plan_orphans(found, to_do);
   for (const std::string& each : arguments.pids) plan_pid(found, static_cast<pid_t>(std::atoi(each.c_str())), to_do);
-  for (const std::string& each : to_do.refused) std::fputs((each + "\n").c_str(), stderr);
+  for (const auto* lines : {&to_do.refused, &to_do.gone})
+    for (const std::string& each : *lines) std::fputs((each + "\n").c_str(), stderr);
   if (arguments.dry_run) {
     add_descendants(to_do.all, process_table::read());
     print(section("would end", to_do.all, false) + section("would keep", to_do.all, true));

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -111,6 +112,8 @@ bool end_all(session_scan& scan, milliseconds grace, harvest& found) {
 }  // namespace
 
 int reap_session(const std::string& id, milliseconds grace, bool dry_run) {
+  // Of processes that nobody can see it must not be said that none is left.
+  if (all_processes().empty()) throw std::runtime_error("processes can't be listed: is /proc mounted?");
   session_scan scan(id);
   const std::string session = "session " + shown(id);
   if (dry_run) {
