@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <instance_guard/detail/census_text.hpp>
 #include <nlohmann/json.hpp>
 #include <regex>
 #include <sstream>
@@ -13,6 +14,7 @@
 
 #include "../examples/instance-guard/audit_report.hpp"
 #include "../examples/instance-guard/audit_words.hpp"
+#include "../examples/instance-guard/text.hpp"
 #include "support/temporary_directory.hpp"
 #include "support/tool_result.hpp"
 
@@ -333,4 +335,19 @@ TEST_CASE("the exit code is that of the worst, and a partial view is none of the
   service.level = severity::warning;
   missing.notes = {service};
   CHECK(tool::exit_code_of(missing) == 1);
+}
+
+TEST_CASE("memory is told alike in a headline and in a row") {
+  using instance_guard::detail::memory_text;
+  CHECK(memory_text(0) == "0 B");
+  CHECK(memory_text(std::uint64_t{3} << 19) == "2 MB");
+  CHECK(memory_text(std::uint64_t{8} << 30) == "8.0 GB");
+  CHECK(memory_text((std::uint64_t{10} << 30) - 1) == "10 GB");
+  for (std::uint64_t bytes = 1; bytes < std::uint64_t{1} << 50; bytes += bytes / 7 + 1)
+    REQUIRE(tool::memory(bytes) == memory_text(bytes));
+}
+
+TEST_CASE("a command with bytes that a terminal would obey can be pasted all the same") {
+  CHECK(tool::command_line({"a b", "it's", "back\\slash"}) == "'a b' 'it'\\''s' 'back\\slash'");
+  CHECK(tool::command_line({"\x1b's \\"}) == "$'\\x1b\\'s \\\\'");
 }

@@ -87,13 +87,14 @@ std::string command_line(const std::vector<std::string>& arguments) {
       result += each;
       continue;
     }
-    const std::string text = shown(each);
-    const bool escaped = text != each;
-    result += escaped ? "$'" : "'";
-    for (const char c : escaped ? text : each) {
-      if (c == '\'') result += escaped ? "\\'" : "'\\''";
-      else result += c;
+    const bool escaped = shown(each) != each;
+    std::string word;
+    for (const char c : each) {
+      if (c == '\'') word += escaped ? "\\'" : "'\\''";
+      else if (c == '\\' && escaped) word += "\\\\";
+      else word += c;
     }
+    result += escaped ? "$'" + shown(word) : "'" + word;
     result += '\'';
   }
   return result;
@@ -159,16 +160,14 @@ std::string local_time(std::chrono::system_clock::time_point at) { return format
 std::string utc_time(std::chrono::system_clock::time_point at) { return formatted(at, "%Y-%m-%dT%H:%M:%SZ", true); }
 
 std::string memory(std::uint64_t bytes) {
-  constexpr const char* units[] = {"B", "kB", "MB", "GB", "TB"};
+  // As the library rounds in a headline.
+  constexpr const char* units[] = {" B", " kB", " MB", " GB", " TB"};
   std::size_t unit = 0;
-  double value = static_cast<double>(bytes);
-  while (value >= 999.5 && unit + 1 < std::size(units)) {
-    value /= 1024;
-    ++unit;
-  }
-  char text[32];
-  std::snprintf(text, sizeof text, unit >= 3 && value < 9.95 ? "%.1f %s" : "%.0f %s", value, units[unit]);
-  return text;
+  std::uint64_t one = 1;
+  for (; unit + 1 < std::size(units) && bytes * 2 >= one * 1999; ++unit) one <<= 10;
+  const std::uint64_t tenths = (bytes * 10 + one / 2) / one;
+  if (unit >= 3 && tenths < 100) return std::to_string(tenths / 10) + "." + std::to_string(tenths % 10) + units[unit];
+  return std::to_string((bytes + one / 2) / one) + units[unit];
 }
 
 std::string row(std::string_view label, std::string_view text, std::size_t indent, std::size_t columns) {

@@ -20,12 +20,15 @@ inline std::string counted(std::size_t count, std::string_view one, std::string_
   return many.empty() ? text.append(one) + "s" : text.append(many);
 }
 
-/// "8.0 GB", "142 MB"; units of 1024.
+/// "8.0 GB", "142 MB"; units of 1024, rounded.
 inline std::string memory_text(std::uint64_t bytes) {
-  if (bytes < std::uint64_t{1} << 20) return std::to_string(bytes >> 10) + " kB";
-  if (bytes < std::uint64_t{1} << 30) return std::to_string(bytes >> 20) + " MB";
-  const std::uint64_t tenths = (bytes >> 20) * 10 / 1024;
-  return std::to_string(tenths / 10) + "." + std::to_string(tenths % 10) + " GB";
+  constexpr const char* units[] = {" B", " kB", " MB", " GB", " TB"};
+  std::size_t unit = 0;
+  std::uint64_t one = 1;
+  for (; unit < 4 && bytes * 2 >= one * 1999; ++unit) one <<= 10;  // 999.5 and more is one of the next
+  const std::uint64_t tenths = (bytes * 10 + one / 2) / one;
+  if (unit >= 3 && tenths < 100) return std::to_string(tenths / 10) + "." + std::to_string(tenths % 10) + units[unit];
+  return std::to_string((bytes + one / 2) / one) + units[unit];
 }
 
 /// The first bytes of a printable text, never half a character.
