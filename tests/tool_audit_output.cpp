@@ -176,6 +176,11 @@ TEST_CASE("a clean host is said to be clean") {
   const std::string text = tool::audit_text(report, 80);
   CHECK(text.find("no ghosts among 643 processes") != std::string::npos);
   CHECK(text.find("clean.   exit 0") != std::string::npos);
+  audit_report partial = report_of({});
+  partial.census.complete = false;
+  partial.exit_code = 3;
+  CHECK(tool::audit_text(partial, 80).ends_with("nothing found, but not all could be seen.   exit 3\n"));
+  CHECK(tool::audit_text(partial, 80).find("clean") == std::string::npos);
 }
 
 TEST_CASE("others that were not seen are told, with what shows them") {

@@ -217,6 +217,11 @@ TEST_CASE("the manual page has each subcommand with its options, and troff takes
   program reader = s.start({"mandoc", "-T", "ascii", file});
   const std::string page = reader.read_all();  // bold is a letter, a backspace, the letter
   CHECK(page.find("N\bNA\bAM\bME\bE") != std::string::npos);
+  for (const std::string& line : lines_of(page)) {
+    std::size_t columns = line.size();
+    for (const char c : line) columns -= c == '\b' ? 2U : 0U;
+    CHECK_MESSAGE(columns <= 80, line);
+  }
 }
 
 TEST_CASE("the completions are programs that their shells take") {

@@ -144,7 +144,8 @@ std::string summary_of(const audit_report& report) {
   std::string text;
   if (critical > 0) text = std::to_string(critical) + " critical";
   if (warnings > 0) text += (text.empty() ? "" : ", ") + counted(warnings, "warning", "warnings");
-  return text.empty() ? "clean" : text;
+  if (text.empty()) return report.census.complete ? "clean" : "nothing found, but not all could be seen";
+  return text;
 }
 
 std::string headline_of(const audit_report& report) {

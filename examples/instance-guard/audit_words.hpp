@@ -7,7 +7,7 @@
 
 namespace tool {
 
-/// "2 critical, 1 warning", or "clean".
+/// "2 critical, 1 warning", or "clean", if all was seen.
 std::string summary_of(const audit_report& report);
 
 /// "tesseract, 2026-03-29 03:00: 21 ghosts among 643 processes (user knox)".

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
+#include <string>
 #include <thread>
 
 #include "census_options.hpp"
@@ -78,16 +80,28 @@ void wait_for_zombies(milliseconds how_long) {
   if (told > 0) std::fputs("\r\x1b[K", stderr);
 }
 
+/// Another audit at the same time is no second one of a service.
+census without_audits(census found) {
+  std::error_code ec;
+  const std::string self = std::filesystem::read_symlink("/proc/self/exe", ec).string();
+  std::erase_if(found.ghosts, [&](const ghost& each) {
+    return each.kind == ghost_kind::duplicate && !self.empty() &&
+           std::all_of(each.processes.begin(), each.processes.end(),
+                       [&](const census_entry& entry) { return entry.executable == self; });
+  });
+  return found;
+}
+
 }  // namespace
 
 census take_census_now(const census_arguments& arguments) {
   const census_options options = options_of(arguments);
   const process_table earlier = process_table::read(census_read_options(options));
   const milliseconds wait = parse_duration(arguments.zombie_wait).value_or(milliseconds(2'000));
-  if (!has_zombies(earlier, options)) return take_census(earlier, nullptr, options);
+  if (!has_zombies(earlier, options)) return without_audits(take_census(earlier, nullptr, options));
   wait_for_zombies(std::min(wait, milliseconds(3'600'000)));
   const process_table now = process_table::read(census_read_options(options));
-  return take_census(now, &earlier, options);
+  return without_audits(take_census(now, &earlier, options));
 }
 
 }  // namespace tool

@@ -151,7 +151,7 @@ void add_list(CLI::App& root, invocation& call) {
   sub->footer(
       "Examples:\n"
       "  instance-guard list\n"
-      "  instance-guard list --json | jq -r '.names[] | select(.replaced_code) | .name'");
+      "  instance-guard list --json | jq '.names[] | select(.replaced_code).name'");
   refuse_command(*sub, call);
   sub->callback([arguments, &call] { call.exit_code = run_list(*arguments); });
 }

@@ -88,7 +88,21 @@ std::string roff_options(const command_doc& command) {
   return text;
 }
 
-std::string roff_block(const std::string& text) { return text.empty() ? text : ".PP\n.nf\n" + roff(text) + "\n.fi\n"; }
+/// Paragraphs, and examples, whose lines begin with two blanks, as they are: not further in, for 80 columns.
+std::string roff_block(const std::string& text) {
+  std::string result = text.empty() ? "" : ".PP\n";
+  bool as_is = false;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    const std::string line = text.substr(at, end - at);
+    const bool example = line.starts_with("  ");
+    if (example != as_is) result += example ? ".nf\n" : ".fi\n";
+    as_is = example;
+    result += line.empty() ? ".PP\n" : roff(example ? line.substr(2) : line) + "\n";
+    at = end + 1;
+  }
+  return as_is ? result + ".fi\n" : result;
+}
 
 std::string version_text() {
   return std::to_string(INSTANCE_GUARD_VERSION_MAJOR) + "." + std::to_string(INSTANCE_GUARD_VERSION_MINOR) + "." +

@@ -28,7 +28,7 @@ constexpr char help_text[] =
     "fault of the tool.\n"
     "\n"
     "Examples:\n"
-    "  instance-guard run -- make test                  nothing of it stays behind\n"
+    "  instance-guard run -- make test            nothing of it stays behind\n"
     "  instance-guard run --name shiva -- python3 shiva/main.py\n"
     "  instance-guard run --name shiva --name wallet-0x39a1 --wait 1m -- ./shiva\n"
     "  instance-guard run --timeout 10m --grace 2s -- pytest -n 8\n"
@@ -121,7 +121,7 @@ int run(const run_settings& settings, const std::vector<std::string>& command) {
 
 void add_run(CLI::App& root, invocation& call) {
   auto settings = std::make_shared<run_settings>();
-  CLI::App* run_command = root.add_subcommand("run", "run a command whose whole tree ends with it");
+  CLI::App* run_command = root.add_subcommand("run", "Run a command whose whole tree ends with it.");
   run_command->footer(help_text);
   add_run_options(*run_command, *settings);
   run_command->callback([settings, &call] {

@@ -90,15 +90,15 @@ struct valued {
   const char* description;
 };
 constexpr valued valued_options[] = {
-    {"--name", "NAME", "what must exist once; with several, all or none"},
-    {"--scope", "SCOPE", "who shares the name: user (default) or host"},
-    {"--wait", "DURATION", "for a live holder to leave, instead of being refused"},
-    {"--grace", "DURATION", "between the stop signal and SIGKILL (default 5s)"},
-    {"--stop-signal", "SIGNAL", "sent first when the tree is ended (default TERM)"},
-    {"--timeout", "DURATION", "ends the tree after this; exit 124"},
-    {"--session", "ID", "marks everything below: INSTANCE_GUARD_SESSION=ID; see reap --session"},
-    {"--tag", "VERSION", "version of the program, for the record: shown and compared"},
-    {"--conflict-exit-code", "N", "when refused (default 75)"}};
+    {"--name", "NAME", "What must exist once; with several, all or none"},
+    {"--scope", "SCOPE", "Who shares the name: user (default) or host"},
+    {"--wait", "DURATION", "For a live holder to leave, instead of being refused"},
+    {"--grace", "DURATION", "Between the stop signal and SIGKILL (default 5s)"},
+    {"--stop-signal", "SIGNAL", "Sent first when the tree is ended (default TERM)"},
+    {"--timeout", "DURATION", "Ends the tree after this; exit 124"},
+    {"--session", "ID", "Marks everything below: INSTANCE_GUARD_SESSION=ID; see reap --session"},
+    {"--tag", "VERSION", "Version of the program, for the record: shown and compared"},
+    {"--conflict-exit-code", "N", "When refused (default 75)"}};
 
 }  // namespace
 
@@ -116,8 +116,8 @@ void add_run_options(CLI::App& app, run_settings& settings) {
     else option->multi_option_policy(CLI::MultiOptionPolicy::Throw);
   }
   app.add_flag("--replace", settings.replace,
-               "stop a live holder first (never one that a service manager would restart)");
-  app.add_flag("--quiet", settings.quiet, "say nothing when refused, waiting or recovering");
+               "Stop a live holder first (never one that a service manager would restart)");
+  app.add_flag("--quiet", settings.quiet, "Say nothing when refused, waiting or recovering");
 }
 
 bool read_plain_run(const std::vector<std::string>& own, run_settings& settings) {
