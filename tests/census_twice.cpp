@@ -111,6 +111,30 @@ TEST_CASE("a declared service is counted: too many, none, enough") {
   CHECK(paper_host().with(one).with(two).take(options).ghosts.empty());
 }
 
+TEST_CASE("of a service that should run several times, or never, only the count is judged") {
+  const auto with_count = [](std::size_t count) {
+    census_options options;
+    options.services = {{"shiva", "shiva/main\\.py", count}};
+    paper_host host;
+    for (int i = 1; i <= 3; ++i) host.with(bot(i));
+    return host.take(options);
+  };
+  CHECK(with_count(1).ghosts.size() == 1);
+  CHECK(with_count(3).ghosts.empty());
+  CHECK(notes(with_count(3), note_kind::service_missing) == 0);
+  CHECK(with_count(3).services.at(0).found == 3);
+  CHECK(with_count(4).ghosts.empty());
+  CHECK(notes(with_count(4), note_kind::service_missing) == 1);
+  const auto ended = [](const census& result) {
+    REQUIRE(result.ghosts.size() == 1);
+    std::size_t count = 0;
+    for (const census_entry& each : result.ghosts[0].processes) count += each.keep ? 0U : 1U;
+    return count;
+  };
+  CHECK(ended(with_count(2)) == 1);
+  CHECK(ended(with_count(0)) == 3);
+}
+
 TEST_CASE("a shell, grep or an editor that mentions a declared service is not counted") {
   census_options options;
   options.services = {{"shiva", "shiva/main\\.py", 1}};

@@ -38,7 +38,7 @@ inline int rank_of(const process_manager& manager) noexcept {
 
 /// Could run twice by mistake, by what it runs.
 inline bool may_be_duplicate(const census_process& of) {
-  if (!of.visible || !of.alive() || of.ancestor || of.ignored) return false;
+  if (!of.visible || !of.alive() || of.ancestor || of.ignored || of.declared) return false;
   if (of.role != process_role::program || of.program.key.empty()) return false;
   return !is_session_tool(of.program.module ? of.program.given : of.program.path) && !is_meant_to_stay(of);
 }

@@ -97,9 +97,16 @@ inline census take(const process_table& now, const process_table* earlier, const
   const bool looks_at_code = is_wanted(options, ghost_kind::stale) || is_wanted(options, ghost_kind::duplicate);
   const std::vector<stale_code> code = looks_at_code ? look_for_stale(view) : std::vector<stale_code>(view.all.size());
   report_blocked(view, locks, out);
+  // Of what should run four times three are no duplicate; it is counted instead.
+  std::vector<std::vector<instance>> declared;
+  for (std::size_t i = 0; i < options.services.size(); ++i) {
+    declared.push_back(service_instances(view, *services[i], left));
+    for (const instance& each : declared[i])
+      view.all[each.index].declared = view.all[each.index].declared || options.services[i].count != 1;
+  }
   find_duplicates(view, left, code, options, out);
   for (std::size_t i = 0; i < options.services.size(); ++i)
-    report_service(view, options.services[i], service_instances(view, *services[i], left), options, out);
+    report_service(view, options.services[i], declared[i], options, out);
   // What is told as a duplicate is not told as an orphan as well, unless duplicates are not told.
   if (!is_wanted(options, ghost_kind::duplicate))
     for (census_process& each : view.all) each.reported = false;

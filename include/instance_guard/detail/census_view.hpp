@@ -71,6 +71,7 @@ struct census_process {
   bool ancestor = false;                    ///< the caller, or above it
   bool same_root = false;                   ///< absolute paths mean the same to it as to the caller
   bool ignored = false;                     ///< by a pattern of the caller's
+  bool declared = false;                    ///< of a service of which the caller said that several should run
   std::optional<bool> ignores_hangup = {};  ///< empty: can't be told
   process_role role = process_role::unknown;
   census_program program = {};
