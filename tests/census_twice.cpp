@@ -131,6 +131,7 @@ TEST_CASE("of a service that should run several times, or never, only the count 
     for (const census_entry& each : result.ghosts[0].processes) count += each.keep ? 0U : 1U;
     return count;
   };
+  CHECK(with_count(2).ghosts.at(0).remedy.ends_with(" --service 'shiva=shiva/main\\.py=2'"));
   CHECK(ended(with_count(2)) == 1);
   CHECK(ended(with_count(0)) == 3);
 }

@@ -225,6 +225,21 @@ TEST_CASE("what has ended already is nothing to do; a zombie is its parent's to 
   CHECK(gone.says("pid 999999999 is not there (any more)\n"));
 }
 
+TEST_CASE("what is too many by a declaration alone ends where that is declared again, as the remedy does") {
+  alone([](const scene& s) {
+    program first = s.start(s.words({"sleep"}));
+    if (!first.read_until("ready")) return 1;
+    program second = s.start(s.words({"ignore", "sleep"}));
+    if (!second.read_until("ready")) return 2;
+    const std::string pid = std::to_string(second.pid());
+    const tool_result without = reap(s, at_once({pid}));
+    if (!expect(without.code == 1 && without.says("is no ghost"), "nobody has declared it", without)) return 3;
+    const tool_result got = reap(s, at_once({pid, "--service", "one=" + s.helper()}));
+    if (!expect(got.code == 0 && got.says("ended 1 process\n"), "one too many", got)) return 4;
+    return second.ended() && !first.ended() ? 0 : 5;
+  });
+}
+
 TEST_CASE("a pid that belongs to another process by now is left alone") {
   canary innocent;
   std::error_code ec;

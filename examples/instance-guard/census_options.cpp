@@ -33,15 +33,6 @@ void add_census_options(CLI::App& sub, census_arguments& to) {
       ->check(check_pattern)
       ->type_name("PATTERN")
       ->allow_extra_args(false);
-  add_duration_option(sub, "--min-age", to.min_age, "Younger ones are no orphans or duplicates (default 10m)");
-}
-
-void add_audit_options(CLI::App& sub, census_arguments& to) {
-  sub.add_flag("--all-users", to.all_users, "Everybody's processes, not just one's own");
-  sub.add_option("--kind", to.kinds, "Only ghosts of this kind; may be repeated")
-      ->check(CLI::IsMember({"zombie", "orphan", "duplicate", "stale"}))
-      ->type_name("zombie|orphan|duplicate|stale")
-      ->allow_extra_args(false);
   sub.add_option("--service", to.services,
                  "What should run COUNT times (default 1): PATTERN is a regular expression on the "
                  "arguments; may be repeated")
@@ -54,6 +45,15 @@ void add_audit_options(CLI::App& sub, census_arguments& to) {
         }
       })
       ->type_name("NAME=PATTERN[=COUNT]")
+      ->allow_extra_args(false);
+  add_duration_option(sub, "--min-age", to.min_age, "Younger ones are no orphans or duplicates (default 10m)");
+}
+
+void add_audit_options(CLI::App& sub, census_arguments& to) {
+  sub.add_flag("--all-users", to.all_users, "Everybody's processes, not just one's own");
+  sub.add_option("--kind", to.kinds, "Only ghosts of this kind; may be repeated")
+      ->check(CLI::IsMember({"zombie", "orphan", "duplicate", "stale"}))
+      ->type_name("zombie|orphan|duplicate|stale")
       ->allow_extra_args(false);
   add_duration_option(sub, "--older-than", to.older_than, "Threshold of the note long-running (default 24h)");
   add_duration_option(sub, "--zombie-wait", to.zombie_wait, "How long a zombie must stay one (default 2s)");

@@ -82,7 +82,9 @@ inline void report_service(census_view& view, const service_rule& rule, const st
   }
   if (ending.empty()) return;
   one.user = one.processes.front().process.user;
-  one.remedy = reap_command(ending);
+  // Without what was declared it would be no ghost for who looks again.
+  one.remedy = reap_command(ending) + " --service " +
+               pasteable(rule.name + "=" + rule.pattern + "=" + std::to_string(rule.count));
   out.ghosts.push_back(std::move(one));
 }
 
