@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "support/delegated.hpp"
 #include "support/forked.hpp"
 #include "support/other_user.hpp"
 #include "support/owner.hpp"
@@ -25,23 +26,6 @@ using namespace std::chrono_literals;
 using namespace support;
 
 namespace {
-
-/// A group as a service manager would hand it to the test's user, or to nobody.
-struct delegated {
-  service_cgroup group;
-  bool works;
-
-  explicit delegated(const std::string& name, uid_t user = ::geteuid())
-      : group("ig-" + name),
-        works(group.possible() && group.delegate(user) &&
-              ::access((group.path() + "/cgroup.kill").c_str(), F_OK) == 0 && platform::can_share_with_children()) {
-    if (!works) MESSAGE("skipped: no control group of version 2 may be made here, or not with attributes");
-  }
-  /// The groups of wardens go with them.
-  bool nothing_below() const {
-    return wait_until([&] { return group.below().empty(); });
-  }
-};
 
 /// How often somebody has written to a file since.
 class writes_to {
