@@ -1,14 +1,18 @@
 // An owner that executes another program: the group ends, what that program starts is none of it.
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <fstream>
 #include <instance_guard/single_instance.hpp>
 #include <string>
 
 #include "support/forked.hpp"
 #include "support/read_child.hpp"
+#include "support/sanitizer.hpp"
 #include "support/scene.hpp"
 #include "support/unique_name.hpp"
 
@@ -17,6 +21,26 @@ using namespace std::chrono_literals;
 using support::forked;
 using support::scene;
 using support::teller;
+using support::wait_until;
+
+namespace {
+
+/// Starts a helper that loses its parent at once, as a daemon does.
+bool start_orphan(const scene& s, const std::string& words) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) return false;
+  const pid_t shell = ::fork();
+  if (shell == 0) {
+    ::dup2(ends[1], 1);
+    ::execl("/bin/sh", "sh", "-c", (s.helper() + " " + words + " &").c_str(), nullptr);
+    ::_exit(127);
+  }
+  ::close(ends[1]);
+  const file_descriptor from(ends[0]);
+  return ::waitpid(shell, nullptr, 0) == shell && support::await_ready(from) > 0;
+}
+
+}  // namespace
 
 TEST_CASE("the children of the program that the owner has become are left alone") {
   const scene s;
@@ -37,4 +61,34 @@ TEST_CASE("the children of the program that the owner has become are left alone"
   CHECK(owner.line() == "ready");
   CHECK(owner.wait(60s).code() == 25);
   CHECK(support::wait_until([&] { return s.empty(); }));
+}
+
+TEST_CASE("with reach::everything the orphans of before end, those of the program that it has become are left" *
+          doctest::skip(support::always_threaded)) {
+  const scene s;
+  const std::string name = support::unique_name("exec");
+  REQUIRE(::mkdir((s / "locks").c_str(), 0700) == 0);
+  // Each of its children is there for a moment; one that was ended by a signal is told.
+  std::ofstream(s / "script") << "while [ ! -e " << s / "go" << " ]; do sleep 0.02 || exit 9; done\n"
+                              << s.helper() << " daemon sleep >/dev/null\n"
+                              << "exit 25\n";
+  forked owner([&](teller test) {
+    single_instance_options options{.ends = reach::everything};
+    options.children.grace = 100ms;
+    options.lock.directory = s / "locks";
+    single_instance guard = single_instance::acquire(name, options);
+    if (!start_orphan(s, "sleep") || !start_orphan(s, "daemon undying ignore cleared sleep")) return 1;
+    child c = guard.spawn(s.words({"daemon", "ignore", "sleep"}), {.out = stdio::pipe()});
+    if (support::await_ready(c.out()) == 0) return 2;
+    test.say("ready");
+    ::execl("/bin/sh", "sh", (s / "script").c_str(), nullptr);
+    return 3;
+  });
+  CHECK(owner.line() == "ready");
+  CHECK(wait_until([&] { return support::processes_with(s.helper()).empty(); }));
+  std::ofstream(s / "go").flush();
+  CHECK(owner.wait().code() == 25);
+  const auto left = support::processes_with(s.helper());
+  CHECK(left.size() == 1);
+  s.end();
 }

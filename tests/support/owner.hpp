@@ -112,6 +112,9 @@ inline bool next_instance_is_alone(const scene& s, const std::string& name, bool
   }
   next.go_on();
   const auto status = next.process().wait();
+  if (!acquired) FAIL_CHECK("the next instance did not get the name in time");
+  const std::string end = status ? status->str() : "not ended";
+  CHECK(end == "exit code 21");
   return alone && status && status->code() == 21;
 }
 

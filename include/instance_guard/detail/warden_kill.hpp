@@ -271,6 +271,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void go_on_ending(warden_state& warden) noexce
   if (warden.empty && !warden.marked) warden.strays_done = true;
   if (warden.empty && (!is_final(warden) || warden.strays_done)) {
     warden.phase = ending::none;
+    warden.former_ended = warden.replaced != 0;
     hurry(warden, false);
     answer_waiters(warden, wire::kind::terminate);
     return;

@@ -99,9 +99,14 @@ INSTANCE_GUARD_NO_SANITIZE inline void find_spared(warden_state& warden) noexcep
     if (scanned* entry = find_scanned(warden.now, each.pid)) entry->flags |= is_nested_warden;
   if (scanned* entry = warden.program > 0 ? find_scanned(warden.now, warden.program) : nullptr)
     entry->flags |= is_owner | is_looked_at;
-  if (warden.program > 0 && warden.replaced != 0)
+  // What another program starts, that the owner has become, is its own; its orphans are told from those of before
+  // once those have ended.
+  if (warden.has_program && warden.replaced != 0)
     for (scanned& each : warden.now)
-      if (each.parent == warden.program && each.start_time >= warden.replaced) each.flags |= is_kept | is_looked_at;
+      if (each.start_time >= warden.replaced &&
+          ((warden.program > 0 && each.parent == warden.program) ||
+           (warden.former_ended && each.parent == warden.self && each.pid != warden.program)))
+        each.flags |= is_kept | is_looked_at;
   for (warden_child& each : warden.children)
     if (each.outlives)
       if (scanned* entry = find_scanned(warden.now, each.pid)) entry->flags |= is_kept | is_looked_at;

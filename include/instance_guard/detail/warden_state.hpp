@@ -150,6 +150,7 @@ struct warden_state {
   // The owner.
   bool owner_gone = false;  ///< dead, or replaced by another program
   uint64_t replaced = 0;    ///< when it was replaced, as process_stat::start_time counts
+  bool former_ended = false;  ///< since then: who is below the warden now is the other program's
   bool goodbye = false;     ///< it ended in order
   bool said_empty = false;
   bool owner_closed = false;  ///< its copies of the locks are closed
