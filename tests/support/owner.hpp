@@ -104,7 +104,8 @@ inline std::vector<found_process> helpers_of(const scene& s) {
 /// again at once, in order.
 inline bool next_instance_is_alone(const scene& s, const std::string& name, bool as_nobody = false) {
   owner next(s, {.arguments = {"wait=20000", "guard=" + name, "wait-line=", "end=return"}, .as_nobody = as_nobody});
-  const bool acquired = next.process().read_until("acquired").has_value();
+  // On a busy machine a look at all processes may have to be repeated for up to 10 s, for each start that was killed.
+  const bool acquired = next.process().read_until("acquired", 3 * patience).has_value();
   bool alone = acquired;
   for (const found_process& each : helpers_of(s)) {
     FAIL_CHECK("overlaps: " << each.what);

@@ -1,4 +1,4 @@
-// A child of the test that is stopped at each of its system calls (ptrace(2)): to kill it at any
+// A process that is stopped at each of its system calls (ptrace(2)): to kill it at any
 // point, to let others act while it stands there, and to count its calls.
 #pragma once
 
@@ -32,6 +32,15 @@ class [[nodiscard]] stepped_process {
     }
     possible_ = ::ptrace(PTRACE_SETOPTIONS, pid_, nullptr,
                          reinterpret_cast<void*>(long{PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL})) == 0;
+  }
+  /// A process that runs already, with one thread, and ends with the test if not before. It need not be a child.
+  explicit stepped_process(pid_t running) : pid_(running) {
+    const auto options = reinterpret_cast<void*>(long{PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL});
+    int status = 0;
+    possible_ = running > 1 && ::ptrace(PTRACE_SEIZE, pid_, nullptr, options) == 0 &&
+                ::ptrace(PTRACE_INTERRUPT, pid_, nullptr, nullptr) == 0 && ::waitpid(pid_, &status, __WALL) == pid_ &&
+                WIFSTOPPED(status);
+    ended_ = !possible_;
   }
   stepped_process(const stepped_process&) = delete;
   stepped_process& operator=(const stepped_process&) = delete;

@@ -228,7 +228,9 @@ INSTANCE_GUARD_NO_SANITIZE inline void remove_abandoned(int parent) noexcept {
       process_stat facts;
       if (!maker_of(name, pid, start_time)) continue;
       const int result = read_process_stat(pid, facts);
-      const bool dead = result == -ENOENT || result == -ESRCH || (result == 0 && facts.start_time != start_time);
+      // One whose owner lives and has not reaped it is a zombie.
+      const bool dead = result == -ENOENT || result == -ESRCH ||
+                        (result == 0 && (facts.start_time != start_time || facts.state == 'Z' || facts.state == 'X'));
       if (!dead || system_call(SYS_unlinkat, parent, word(name), AT_REMOVEDIR) == 0) continue;
       const int group = sys::openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
       if (group < 0) continue;
