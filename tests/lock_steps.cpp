@@ -195,6 +195,39 @@ TEST_CASE("killed at any system call while it puts its file back, the name is fr
   CHECK(written);
 }
 
+TEST_CASE("a holder that is held up between its lock and its record is waited for, and named") {
+  // Beside a busy processor the contender itself may come too late to see anything: once is enough.
+  bool looked_again = false;
+  for (int tries = 0; tries < 20 && !looked_again; ++tries) {
+    support::temporary_directory directory;
+    const lock_options options = {.directory = directory.path()};
+    const std::string name = support::unique_name("late");
+    support::stepped_process holder([&] {
+      const pid_lockfile lock(name, options);
+      support::stepped_process::mark();
+      return 0;
+    });
+    support::stepped_process contender([&, expected = holder.pid()] {
+      std::error_code ec;
+      const pid_lockfile lock(name, options, ec);
+      return ec == errc::already_running && lock.holder() && lock.holder()->process.pid == expected ? 0 : 1;
+    });
+    if (!holder.possible() || !contender.possible()) {
+      MESSAGE("skipped: needs ptrace");
+      return;
+    }
+    REQUIRE(holder.run_to(SYS_flock));
+    REQUIRE(holder.finish_call());  // the file is its own, and empty
+    // It asks who listens once its first patience is over. Whoever asks twice has not given up.
+    REQUIRE(contender.run_to(SYS_connect));
+    if (!contender.run_to(SYS_connect)) continue;
+    looked_again = true;
+    REQUIRE(holder.run_to_mark());
+    CHECK(contender.finish() == 0);
+  }
+  CHECK(looked_again);
+}
+
 TEST_CASE("verify makes at most two system calls when all is well") {
   support::temporary_directory directory;
   support::stepped_process one([&] {
