@@ -15,6 +15,7 @@
 #include "support/delegated.hpp"
 #include "support/forked.hpp"
 #include "support/other_user.hpp"
+#include "support/own_pid_namespace.hpp"
 #include "support/owner.hpp"
 #include "support/read_child.hpp"
 #include "support/scene.hpp"
@@ -228,6 +229,55 @@ TEST_CASE("where the kernel would end whoever is born in a group, there is none"
   for (auto line = owner.line(60s); line; line = owner.line(60s)) FAIL_CHECK(*line);
   CHECK(owner.wait().success());
   CHECK(place.nothing_below());
+}
+
+TEST_CASE("a group that somebody has removed is made again for the next child") {
+  enum class by { hand, other_namespace };
+  for (const by who : {by::hand, by::other_namespace}) {
+    for (const bool ended : {false, true}) {  // the kernel has ended it before
+      CAPTURE(static_cast<int>(who));
+      CAPTURE(ended);
+      const delegated place(unique_name("gone"));
+      if (!place.works) return;
+      const scene s;
+      forked owner([&](teller test) {
+        if (!place.group.enter()) return 1;
+        process_group group({.grace = 50ms});
+        if (ended) {
+          child first = group.spawn(s.words({"daemon", "ignore", "sleep"}), {.out = stdio::pipe()});
+          if (await_ready(first.out()) == 0) return 2;
+          group.terminate();
+        }
+        if (!wait_until([&] { return place.group.below().size() == 1; })) return 3;
+        test.say("ready");
+        if (!wait_until([&] { return std::filesystem::exists(s / "go"); })) return 4;
+        child one = group.spawn(s.words({"daemon", "ignore", "sleep"}), {.out = stdio::pipe()});
+        const pid_t pid = await_ready(one.out());
+        const std::string where = support::detail::contents("/proc/" + std::to_string(pid) + "/cgroup");
+        if (where.find(place.group.place() + "/instance-guard.") == where.npos) test.say("is in " + where);
+        const std::string report = mechanism_of(group.terminate());
+        if (report != "cgroup, empty") test.say(report);
+        return 0;
+      });
+      REQUIRE(owner.line() == "ready");
+      const std::string group = place.group.below().at(0);
+      if (who == by::hand) REQUIRE(::rmdir(group.c_str()) == 0);
+      if (who == by::other_namespace) {
+        const int made = in_own_pid_namespace([&] {
+          if (!place.group.enter()) return no_namespace;
+          process_group other({.grace = 50ms});
+          return other.spawn({"/bin/true"}).wait().success() ? 0 : 1;
+        });
+        if (made == no_namespace) MESSAGE("skipped: no pid namespace here");
+        CHECK((made == 0 || made == no_namespace));
+        CHECK(std::filesystem::exists(group) == (made == no_namespace));
+      }
+      std::ofstream(s / "go").flush();
+      for (auto line = owner.line(60s); line; line = owner.line(60s)) FAIL_CHECK(*line);
+      CHECK(owner.wait().success());
+      CHECK(place.nothing_below());
+    }
+  }
 }
 
 TEST_CASE("a group that is not delegated stays as it is") {

@@ -222,16 +222,21 @@ INSTANCE_GUARD_NO_SANITIZE inline long start_copied_child(spawn_slot& slot) noex
   return child;
 }
 
+/// Makes a new group of the kernel's where somebody has removed it; see warden_together.hpp.
+INSTANCE_GUARD_NO_SANITIZE inline bool replace_together(warden_state& warden) noexcept;
+
 /// Starts the child and judges the request, at the same time if possible. The child's pid; with
 /// `error` set it ends by itself. Or a negated errno.
 INSTANCE_GUARD_NO_SANITIZE inline long start_child(warden_state& warden, spawn_slot& slot, int& error) noexcept {
   slot.verdict = undecided;
   if (++warden.last_word == 0) ++warden.last_word;
   long child = start_sharing_child(slot, static_cast<int>(warden.last_word));
-  if (child < 0 && child != -EAGAIN && child != -ENOMEM && slot.control_group >= 0) {
-    // Somebody has removed it, or it takes no processes any more: the warden is a subreaper all the same.
-    slot.control_group = -1;
+  for (int tries = 0; tries < 2; ++tries) {
+    if (child >= 0 || child == -EAGAIN || child == -ENOMEM || slot.control_group < 0) break;
+    // Somebody has removed it: another takes its place, once. Else it takes no processes any more: the warden is a
+    // subreaper all the same.
     warden.mechanism = static_cast<uint32_t>(containment::subreaper);
+    slot.control_group = tries == 0 && replace_together(warden) ? warden.together.directory : -1;
     child = start_sharing_child(slot, static_cast<int>(warden.last_word));
   }
   if (child != -ENOSYS || warden.board != nullptr) {

@@ -53,6 +53,15 @@ INSTANCE_GUARD_NO_SANITIZE inline void make_together(warden_state& warden) noexc
   warden.mechanism = static_cast<uint32_t>(containment::cgroup);
 }
 
+/// A warden in another pid namespace takes this one for dead, and removes its group while nobody lives in it. True if
+/// there is a new one instead.
+INSTANCE_GUARD_NO_SANITIZE inline bool replace_together(warden_state& warden) noexcept {
+  if (!platform::is_control_group_removed(warden.together)) return false;
+  platform::close_control_group(warden.together);
+  make_together(warden);
+  return warden.together.directory >= 0;
+}
+
 /// Before a spawn: a group that the kernel has ended gives its place to a new one. If somebody in it
 /// can't die, it stays for his sake, and new children are born outside.
 INSTANCE_GUARD_NO_SANITIZE inline void renew_together(warden_state& warden) noexcept {

@@ -285,9 +285,16 @@ INSTANCE_GUARD_NO_SANITIZE inline int kill_control_group(const control_group& gr
   return result < 0 ? static_cast<int>(result) : 0;
 }
 
+/// Whether somebody has removed the group: that is possible only while nobody lives in it.
+INSTANCE_GUARD_NO_SANITIZE inline bool is_control_group_removed(const control_group& group) noexcept {
+  const int file = sys::openat(group.directory, "cgroup.events", O_RDONLY | O_CLOEXEC);
+  if (file >= 0) sys::close(file);
+  return file == -ENOENT || file == -ENODEV;
+}
+
 /// Whether nobody lives in the group or below it.
 INSTANCE_GUARD_NO_SANITIZE inline bool is_control_group_empty(const control_group& group) noexcept {
-  return cgroup::tells(group.directory, "cgroup.events", "populated 0");
+  return cgroup::tells(group.directory, "cgroup.events", "populated 0") || is_control_group_removed(group);
 }
 
 /// Whether there are groups below it: what is written to it counts for their members as well, which it does not list.

@@ -20,12 +20,14 @@ namespace cgroup {
 INSTANCE_GUARD_NO_SANITIZE inline int for_each_member(int, bool (*)(pid_t, void*), void*) noexcept { return -ENOSYS; }
 }  // namespace cgroup
 
+INSTANCE_GUARD_NO_SANITIZE inline void close_control_group(control_group&) noexcept {}
 INSTANCE_GUARD_NO_SANITIZE inline int remove_control_group(control_group&) noexcept { return -ENOSYS; }
 INSTANCE_GUARD_NO_SANITIZE inline int make_control_group(control_group&, pid_t, uint64_t) noexcept { return -ENOSYS; }
 INSTANCE_GUARD_NO_SANITIZE inline int enter_control_group(const control_group&, pid_t) noexcept { return -ENOSYS; }
 INSTANCE_GUARD_NO_SANITIZE inline int kill_control_group(const control_group&) noexcept { return -ENOSYS; }
 INSTANCE_GUARD_NO_SANITIZE inline bool has_groups_below(const control_group&) noexcept { return false; }
 INSTANCE_GUARD_NO_SANITIZE inline void freeze_control_group(const control_group&, bool) noexcept {}
+INSTANCE_GUARD_NO_SANITIZE inline bool is_control_group_removed(const control_group&) noexcept { return false; }
 INSTANCE_GUARD_NO_SANITIZE inline bool is_control_group_empty(const control_group&) noexcept { return false; }
 INSTANCE_GUARD_NO_SANITIZE inline int find_control_group(pid_t, uint64_t, char (&)[control_group_path_size]) noexcept {
   return -ENOSYS;
