@@ -69,7 +69,8 @@ TEST_CASE("with reach::everything the orphans of before end, those of the progra
   const std::string name = support::unique_name("exec");
   REQUIRE(::mkdir((s / "locks").c_str(), 0700) == 0);
   // Each of its children is there for a moment; one that was ended by a signal is told.
-  std::ofstream(s / "script") << "while [ ! -e " << s / "go" << " ]; do sleep 0.02 || exit 9; done\n"
+  std::ofstream(s / "script") << "while [ ! -e " << s / "go"
+                              << " ]; do sleep 0.02 || exit 9; done\n"
                               << s.helper() << " daemon sleep >/dev/null\n"
                               << "exit 25\n";
   forked owner([&](teller test) {

@@ -79,8 +79,9 @@ TEST_CASE("owner and warden killed while all are held still: the next start ends
     CAPTURE(when);
     setting t;
     if (!t.place.works) return;
-    t.kill_both({"child=daemon undying ignore renamed cleared closed sleep", "child=undying ignore sleep", "child=sleep"},
-                where);
+    t.kill_both(
+        {"child=daemon undying ignore renamed cleared closed sleep", "child=undying ignore sleep", "child=sleep"},
+        where);
     CHECK(next_instance_is_alone(t.s, t.name));
     CHECK(wait_until([&] { return t.s.empty(); }));
     CHECK(t.place.nothing_below());

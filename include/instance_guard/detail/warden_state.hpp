@@ -148,10 +148,10 @@ struct warden_state {
   uint64_t told_until = 0;      ///< who started before has had stop_signal from a supervisor; 0: nobody
 
   // The owner.
-  bool owner_gone = false;  ///< dead, or replaced by another program
-  uint64_t replaced = 0;    ///< when it was replaced, as process_stat::start_time counts
+  bool owner_gone = false;    ///< dead, or replaced by another program
+  uint64_t replaced = 0;      ///< when it was replaced, as process_stat::start_time counts
   bool former_ended = false;  ///< since then: who is below the warden now is the other program's
-  bool goodbye = false;     ///< it ended in order
+  bool goodbye = false;       ///< it ended in order
   bool said_empty = false;
   bool owner_closed = false;  ///< its copies of the locks are closed
 
