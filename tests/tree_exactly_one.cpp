@@ -128,7 +128,8 @@ TEST_CASE("the same with the socket lock alone: each program with a /run and a /
   exactly_one(rounds(50, 3), {.same_directory = false, .prepare = own_files});
 }
 
-// Under ThreadSanitizer a SIGTERM just after the start was seen to be held back for good.
+// ThreadSanitizer's own handler now and then loses a signal that comes just as a forked child begins to wait: one in
+// 3,000 in a program without the library. (Here the warden had passed it on, and nothing was pending.)
 TEST_CASE("the same where each program becomes the child of its warden first" * doctest::skip(always_threaded)) {
   exactly_one(rounds(20, 2), {.reach = "everything"});
 }

@@ -51,7 +51,8 @@ struct setting {
 
   /// An owner is killed, then its warden, there. The directory of the group.
   std::string kill_both(const std::vector<std::string>& children, const point& where) {
-    owner_options options{.arguments = {"grace=50", "guard=" + name, "warden="}, .ready = children.size()};
+    // Without a grace it looks for nobody before: each call of the warden is a stop here.
+    owner_options options{.arguments = {"grace=0", "guard=" + name, "warden="}, .ready = children.size()};
     options.arguments.insert(options.arguments.end(), children.begin(), children.end());
     options.arguments.push_back("pause=");
     options.before_exec = [&] { return place.group.enter(); };
@@ -110,7 +111,7 @@ TEST_CASE("a warden killed alone while it holds them still: whoever makes a grou
   const scene s;
   forked part([&](teller test) {
     if (!place.group.enter()) return 1;
-    process_group group({.grace = 50ms});
+    process_group group({.grace = 0ms});
     child one = group.spawn(s.words({"undying", "ignore", "sleep"}), {.out = stdio::pipe()});
     if (await_ready(one.out()) == 0) return 6;
     test.say(std::to_string(group.warden().pid));
