@@ -68,11 +68,10 @@ TEST_CASE("with reach::everything the orphans of before end, those of the progra
   const scene s;
   const std::string name = support::unique_name("exec");
   REQUIRE(::mkdir((s / "locks").c_str(), 0700) == 0);
-  // Each of its children is there for a moment; one that was ended by a signal is told.
-  std::ofstream(s / "script") << "while [ ! -e " << s / "go"
-                              << " ]; do sleep 0.02 || exit 9; done\n"
-                              << s.helper() << " daemon sleep >/dev/null\n"
-                              << "exit 25\n";
+  // It starts nobody before the warden has noticed that it is another program, and ended those of before.
+  REQUIRE(::mkfifo((s / "go").c_str(), 0600) == 0);
+  std::ofstream(s / "script") << "read line < " << (s / "go") << "\nsleep 0.02 || exit 9\n"
+                              << s.helper() << " daemon sleep >/dev/null\nexit 25\n";
   forked owner([&](teller test) {
     single_instance_options options{.ends = reach::everything};
     options.children.grace = 100ms;
@@ -87,7 +86,7 @@ TEST_CASE("with reach::everything the orphans of before end, those of the progra
   });
   CHECK(owner.line() == "ready");
   CHECK(wait_until([&] { return support::processes_with(s.helper()).empty(); }));
-  std::ofstream(s / "go").flush();
+  std::ofstream(s / "go") << std::endl;
   CHECK(owner.wait().code() == 25);
   const auto left = support::processes_with(s.helper());
   CHECK(left.size() == 1);

@@ -261,7 +261,7 @@ TEST_CASE("a group that somebody has removed is made again for the next child") 
       });
       REQUIRE(owner.line() == "ready");
       const std::string group = place.group.below().at(0);
-      if (who == by::hand) REQUIRE(::rmdir(group.c_str()) == 0);
+      if (who == by::hand) REQUIRE(wait_until([&] { return ::rmdir(group.c_str()) == 0; }));
       if (who == by::other_namespace) {
         const int made = in_own_pid_namespace([&] {
           if (!place.group.enter()) return no_namespace;
