@@ -110,7 +110,7 @@ TEST_CASE("the name stays taken while such a process lives, and is free when it 
     if (told.find(what) == std::string::npos || told.find(", another user's)") == std::string::npos)
       test.say("told: " + told);
     // The facade says so, too: here for a log.
-    const auto text = detail::refusal_text(name, ec, lock.holder(), "", 75, false);
+    const auto text = detail::refusal_text(name, name, ec, lock.holder(), "", 75, false);
     if (text.find(what) == std::string::npos) test.say("told: " + text);
     test.say("tried");
     lock = pid_lockfile(name, {.directory = s / "locks", .cleanup_wait = 20s}, ec);
