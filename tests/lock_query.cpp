@@ -96,6 +96,55 @@ TEST_CASE("a lock that is held without its file is held, and its holder is found
   CHECK(std::any_of(all.begin(), all.end(), [&](const lock_status& each) { return each.name == here.name; }));
 }
 
+TEST_CASE("what a start would refuse is not free: an error, with the path and the cure") {
+  place here;
+  const auto check = [&](std::errc why, const std::string& what) {
+    std::error_code ec, refused;
+    const lock_status status = query_lock(here.name, here.options(), ec);
+    pid_lockfile lock(here.name, here.options(), refused);
+    CHECK(ec == why);
+    CHECK(ec == refused);
+    CHECK(status.explanation == lock.explanation());
+    CHECK(status.explanation.starts_with(here.file() + what));
+    CHECK(status.explanation.find("\n  cure     ") != std::string::npos);
+    CHECK(!status.holder);
+    const auto all = list_locks(here.options());
+    CHECK(std::count_if(all.begin(), all.end(), [&](const lock_status& each) {
+            return each.name == here.name && each.explanation == status.explanation;
+          }) == 1);
+#if INSTANCE_GUARD_EXCEPTIONS
+    try {
+      static_cast<void>(query_lock(here.name, here.options()));
+      FAIL("no exception");
+    } catch (const std::system_error& error) {
+      CHECK(error.code() == ec);
+      CHECK(std::string(error.what()).find(here.file() + what) == 0);
+    }
+#endif
+    std::filesystem::remove(here.file());
+  };
+  std::filesystem::create_directory(here.file());
+  check(std::errc::invalid_argument, " is a directory, not a lock file");
+  std::filesystem::create_symlink("/dev/null", here.file());
+  check(std::errc::invalid_argument, " is a symbolic link, not a lock file");
+  const std::string other = here.directory / "other";
+  std::ofstream(other) << "1\n";
+  std::filesystem::create_hard_link(other, here.file());
+  check(std::errc::too_many_links, " has a second name");
+  std::filesystem::remove(other);
+  std::ofstream(here.file()) << "1\n";
+  if (support::is_root() && ::chown(here.file().c_str(), support::nobody, static_cast<gid_t>(-1)) == 0)
+    check(std::errc::operation_not_permitted, " belongs to user ");
+  else MESSAGE("skipped in part: only root gives files away");
+  std::filesystem::remove(here.file());
+  // What has the name goes on having it, whatever lies in its file's place.
+  pid_lockfile lock(here.name, here.options());
+  std::filesystem::remove(here.file());
+  std::filesystem::create_directory(here.file());
+  if (lock.owns_lock()) CHECK(here.query().state == lock_state::held);
+  std::filesystem::remove(here.file());
+}
+
 TEST_CASE("a held lock with a damaged record is held, without a holder") {
   place here;
   pid_lockfile lock(here.name, here.options());

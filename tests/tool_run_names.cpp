@@ -279,8 +279,29 @@ TEST_CASE("--replace stops the holder, and never an ancestor of its own") {
   CHECK(code_of(first) == 128 + SIGTERM);
   std::vector<std::string> inner = run_words({"--name", name, "--replace"}, {"true"});
   auto outer = s.start(run_words({"--name", name}, inner), {.merge_err = true});
-  outer.read_all();
+  CHECK(outer.read_all().ends_with(", not stopped: it is this process or an ancestor of it: exit 75\n"));
   CHECK(code_of(outer) == 75);
+  terminal front(run_words({"--name", name}, inner), {s.mark()});
+  CHECK(front.see("           not stopped: it is this process or an ancestor of it\r\n"));
+  CHECK(front.see("next     instance-guard status " + name));
+}
+
+TEST_CASE("what means nothing without a name is refused, and nothing is started") {
+  const scene s;
+  const std::vector<std::vector<std::string>> wrong = {{"--wait", "1s"}, {"--wait", "0s"},
+                                                       {"--replace"},    {"--scope", "user"},
+                                                       {"--tag", "1.4"}, {"--conflict-exit-code", "0"}};
+  for (const auto& options : wrong) {
+    CAPTURE(options.front());
+    auto tool = s.start(run_words(options, {"echo", "started"}), {.merge_err = true});
+    CHECK(tool.read_all() == "instance-guard run: " + options.front() +
+                                 ": means nothing without --name: nothing would exist once"
+                                 " (see instance-guard run --help)\n");
+    CHECK(code_of(tool) == 125);
+  }
+  auto quiet = s.start(run_words({"--quiet", "--grace", "1s"}, {"echo", "started"}), {.merge_err = true});
+  CHECK(quiet.read_all() == "started\n");
+  CHECK(code_of(quiet) == 0);
 }
 
 TEST_CASE("a time limit ends the tree with exit code 124") {

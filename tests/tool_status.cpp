@@ -1,9 +1,13 @@
 // instance-guard status: who has a name, since when, from where, with which children.
 #include <doctest/doctest.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <instance_guard/pid_lockfile.hpp>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -89,6 +93,55 @@ TEST_CASE("a name that can't be looked up is unknown: exit code 4") {
   CAPTURE(got.out);
   CHECK(got.code == 4);
   CHECK(got.says("unknown: "));
+}
+
+TEST_CASE("what makes a start fail is no free name: unknown, with the path and the cure") {
+  const scene s;
+  const std::string name = unique_name("tool-odd");
+  const std::string directory = s / "locks";
+  std::filesystem::create_directory(directory);
+  std::filesystem::permissions(directory, std::filesystem::perms::owner_all);
+  const std::string file = directory + "/" + name + ".lock";
+  const auto asked = [&](std::vector<std::string> words) {
+    words.insert(words.end(), {"--directory", directory, "--scope", "user"});
+    return run_tool(s, std::move(words), {.merge_err = true});
+  };
+  struct odd_file {
+    const char* kind;
+    std::function<bool()> make;
+  };
+  const odd_file odd[] = {{"a directory", [&] { return ::mkdir(file.c_str(), 0700) == 0; }},
+                          {"a FIFO", [&] { return ::mkfifo(file.c_str(), 0600) == 0; }},
+                          {"a symbolic link", [&] { return ::symlink("/dev/null", file.c_str()) == 0; }},
+                          {"a device", [&] { return ::mknod(file.c_str(), S_IFCHR | 0600, ::makedev(1, 3)) == 0; }}};
+  for (const odd_file& each : odd) {
+    CAPTURE(each.kind);
+    if (!each.make()) {
+      MESSAGE("skipped: only root makes a device");
+      continue;
+    }
+    const std::string fact = file + " is " + each.kind + ", not a lock file";
+    const std::string cure = "see who made it, then remove it";
+    const tool_result got = asked({"status", name});
+    CHECK(got.code == 4);
+    CHECK(got.out == name + "  unknown: " + fact + "\n  cure      " + cure + "\n");
+    const tool_result machine = asked({"status", "--json", name});
+    const json value = json::parse(machine.out, nullptr, false);
+    CHECK(machine.code == 4);
+    CHECK(value["state"] == "unknown");
+    CHECK(value["fault"] == fact);
+    CHECK(value["cure"] == cure);
+    const tool_result stopped = asked({"stop", name});
+    CHECK(stopped.code == 4);
+    CHECK(stopped.out == name + ": can't tell who has it: " + fact + "; cure: " + cure + "\n");
+    const tool_result listed = asked({"list", "--json"});
+    const json unknown = {{"name", name}, {"state", "unknown"}, {"fault", fact}, {"cure", cure}};
+    const json all = json::parse(listed.out, nullptr, false);  // and what is held elsewhere: by their sockets
+    CHECK(std::count(all["names"].begin(), all["names"].end(), unknown) == 1);
+    CHECK(asked({"list"}).says("unknown"));
+    std::filesystem::remove(file);
+  }
+  CHECK(asked({"status", name}).code == 3);
 }
 
 TEST_CASE("children are told with pid and command line") {

@@ -40,7 +40,8 @@ std::vector<lock_view> locks_now() {
     options.scope = scope;
     std::error_code ec;
     const std::vector<lock_status> all = list_locks(options, ec);
-    for (const lock_status& each : all) result.push_back(view_of(each, all));
+    for (const lock_status& each : all)
+      if (each.explanation.empty()) result.push_back(view_of(each, all));
   }
   return result;
 }

@@ -52,13 +52,15 @@ std::string came_from(const lock_view& view) {
 
 table_row row_of(const lock_view& view) {
   const lock_status& status = view.status;
+  const std::string name = status.name + (status.scope == lock_scope::host ? " (host)" : "");
+  if (!status.explanation.empty()) return {name, "unknown", "-", "-", fault_of(status.explanation, {}).fact, "-"};
   const bool held = status.state == lock_state::held;
   const auto since = held_since(status);
   std::string version = status.holder ? shown(status.holder->version) : std::string();
   if (version.empty() || !held) version = "-";
   constexpr std::size_t room = 9;
   version = status.replaced_code ? cut(version, room - 2) + " !" : cut(version, room);
-  return {status.name + (status.scope == lock_scope::host ? " (host)" : ""),
+  return {name,
           state_text(status.state),
           held && status.holder ? std::to_string(status.holder->process.pid) : "-",
           held && since ? age_since(*since, "") : "-",

@@ -2,6 +2,8 @@
 
 #include <sys/stat.h>
 
+#include <cstddef>
+#include <string_view>
 #include <utility>
 
 #include "process_text.hpp"
@@ -84,8 +86,38 @@ const char* state_text(lock_state state) {
 
 const char* scope_text(lock_scope scope) { return scope == lock_scope::host ? "host" : "user"; }
 
+std::string as_of_tool(std::string text) {
+  constexpr std::string_view option = "lock_options.directory";
+  std::size_t at = text.find(option);
+  if (at == std::string::npos) return text;
+  std::size_t end = text.find('\n', at);
+  const std::string_view before = std::string_view(text).substr(0, at);
+  for (const std::string_view joint : {", or ", "   or ", "; "})
+    if (before.ends_with(joint)) return text.erase(at - joint.size(), end - at + joint.size());
+  text.erase(at, option.size() + 4);  // " on " a file system that can be written
+  at = text.find(", or allow_network_file_system", at);
+  end = text.find('\n', at);
+  return at == std::string::npos ? text : text.erase(at, end - at);
+}
+
+lock_fault_text fault_of(const std::string& explanation, std::error_code why) {
+  if (explanation.empty()) return {why.message(), {}};
+  const std::string text = as_of_tool(explanation);
+  constexpr std::string_view label = "\n  cure     ";
+  const std::size_t end = text.find(label);
+  if (end == std::string::npos) return {shown(text), {}};
+  return {shown(text.substr(0, end)), shown(text.substr(end + label.size()))};
+}
+
+json unknown_json(const std::string& name, const lock_fault_text& fault) {
+  json result = {{"name", name}, {"state", "unknown"}, {"fault", fault.fact}};
+  if (!fault.cure.empty()) result["cure"] = fault.cure;
+  return result;
+}
+
 json to_json(const lock_view& view) {
   const lock_status& status = view.status;
+  if (!status.explanation.empty()) return unknown_json(status.name, fault_of(status.explanation, {}));
   json result;
   result["name"] = status.name;
   result["scope"] = scope_text(status.scope);

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include <instance_guard/pid_lockfile.hpp>
@@ -38,5 +39,18 @@ const char* state_text(instance_guard::lock_state state);  ///< "cleaning up"
 const char* scope_text(instance_guard::lock_scope scope);  ///< "user", "host"
 
 json to_json(const lock_view& view);
+
+/// Why it can't be told who has a name, and what helps; escaped.
+struct lock_fault_text {
+  std::string fact = {};
+  std::string cure = {};  ///< may be empty
+};
+lock_fault_text fault_of(const std::string& explanation, std::error_code why);
+
+/// The library's cures speak of its options; the tool has none for the directory of a start.
+std::string as_of_tool(std::string text);
+
+/// "unknown", with the fault: what JSON has of such a name.
+json unknown_json(const std::string& name, const lock_fault_text& fault);
 
 }  // namespace tool

@@ -124,9 +124,11 @@ void add_run(CLI::App& root, invocation& call) {
   CLI::App* run_command = root.add_subcommand("run", "Run a command whose whole tree ends with it.");
   run_command->footer(help_text);
   add_run_options(*run_command, *settings);
-  run_command->callback([settings, &call] {
+  run_command->callback([settings, run_command, &call] {
     if (!call.has_command || call.command.empty() || call.command.front().empty())
       throw CLI::ValidationError("a command is missing: run [OPTION]... -- COMMAND");
+    if (const std::string option = lacks_name(*run_command, *settings); !option.empty())
+      throw CLI::ValidationError(option, "means nothing without --name: nothing would exist once");
     call.exit_code = run(*settings, call.command);
   });
 }

@@ -72,21 +72,6 @@ std::string waiting_for(const run_settings& settings, const lock_status& status)
          at_most(holder.grace > no_limit - more ? no_limit : holder.grace + more);
 }
 
-/// The library's cures speak of its options; `run` has none for the directory.
-std::string as_of_run(std::string text) {
-  constexpr std::string_view option = "lock_options.directory";
-  std::size_t at = text.find(option);
-  if (at == std::string::npos) return text;
-  std::size_t end = text.find('\n', at);
-  const std::string_view before = std::string_view(text).substr(0, at);
-  for (const std::string_view joint : {", or ", "   or ", "; "})
-    if (before.ends_with(joint)) return text.erase(at - joint.size(), end - at + joint.size());
-  text.erase(at, option.size() + 4);  // " on " a file system that can be written
-  at = text.find(", or allow_network_file_system", at);
-  end = text.find('\n', at);
-  return at == std::string::npos ? text : text.erase(at, end - at);
-}
-
 }  // namespace
 
 void write_out(const std::string& text) {
@@ -154,7 +139,7 @@ std::optional<int> take_names(const run_settings& settings, const std::vector<st
   if (ec) {
     const bool conflict = instance_guard::is_conflict(ec);
     const int code = conflict ? settings.conflict_exit_code : exit_fault;
-    std::string text = as_of_run(guard.failure_text(name, ec, options, code, terminal));
+    std::string text = as_of_tool(guard.failure_text(name, ec, options, code, terminal));
     if (terminal && !settings.replace && text.find("instance-guard stop ") != std::string::npos)
       text += "           or start yours with --replace\n";
     if (!settings.quiet || !conflict) say(text);

@@ -1,6 +1,7 @@
 #include "run_options.hpp"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cctype>
 #include <csignal>
 #include <cstdlib>
@@ -84,6 +85,9 @@ bool set_option(run_settings& settings, std::string_view name, const std::string
   return why.empty();
 }
 
+/// What is about the name. (--quiet may stand without: there is nothing to be said then.)
+constexpr const char* of_a_name[] = {"--scope", "--wait", "--replace", "--tag", "--conflict-exit-code"};
+
 struct valued {
   std::string_view name;
   const char* type;
@@ -120,6 +124,13 @@ void add_run_options(CLI::App& app, run_settings& settings) {
   app.add_flag("--quiet", settings.quiet, "Say nothing when refused, waiting or recovering");
 }
 
+std::string lacks_name(const CLI::App& app, const run_settings& settings) {
+  if (settings.names.empty())
+    for (const char* option : of_a_name)
+      if (app.count(option) > 0) return option;
+  return {};
+}
+
 bool read_plain_run(const std::vector<std::string>& own, run_settings& settings) {
   if (own.empty() || own.front() != "run") return false;
   std::vector<std::string_view> seen;
@@ -139,6 +150,9 @@ bool read_plain_run(const std::vector<std::string>& own, run_settings& settings)
     if (!known || i + 1 == own.size() || own[i + 1].starts_with('-')) return false;
     if (!set_option(settings, name, own[++i], why)) return false;
   }
+  if (settings.names.empty())
+    for (const std::string_view option : of_a_name)
+      if (std::find(seen.begin(), seen.end(), option) != seen.end()) return false;
   return true;
 }
 

@@ -30,6 +30,9 @@ struct run_settings {
 /// Adds the options of `run` to its subcommand. Bad values are CLI::ValidationErrors.
 void add_run_options(CLI::App& app, run_settings& settings);
 
+/// An option that was given and means something only with a name, of which there is none; else empty.
+std::string lacks_name(const CLI::App& app, const run_settings& settings);
+
 /// Reads "run --name shiva --grace 5s" without CLI11, which takes as long as starting a program.
 /// False: there is something that it has to look at, be it a mistake or a question.
 bool read_plain_run(const std::vector<std::string>& own, run_settings& settings);

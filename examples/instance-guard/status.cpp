@@ -140,7 +140,8 @@ std::string in_words(const lock_view& view) {
 }
 
 /// The name as it is in each scope that was asked for; a free one only where it is nowhere else.
-std::vector<lock_view> look_up(const std::string& name, const status_arguments& arguments, std::error_code& ec) {
+std::vector<lock_view> look_up(const std::string& name, const status_arguments& arguments, std::error_code& ec,
+                               lock_fault_text& why) {
   std::vector<lock_view> result;
   for (const lock_scope scope : {lock_scope::user, lock_scope::host}) {
     if (!arguments.look.wants(scope)) continue;
@@ -149,6 +150,7 @@ std::vector<lock_view> look_up(const std::string& name, const status_arguments& 
     lock_status status = query_lock(name, options, fault);
     if (fault) {
       ec = fault;
+      why = fault_of(status.explanation, fault);
       return {};
     }
     std::error_code unlisted;  // only "also" is less then
@@ -170,13 +172,15 @@ int run_status(const status_arguments& arguments) {
   json all = json::array();
   for (const std::string& name : arguments.names) {
     std::error_code ec;
-    const std::vector<lock_view> views = look_up(name, arguments, ec);
+    lock_fault_text why;
+    const std::vector<lock_view> views = look_up(name, arguments, ec, why);
     if (ec == instance_guard::errc::invalid_name)
       throw CLI::ValidationError("\"" + shown(name) + "\": " + ec.message());
     if (ec) {
       worst = std::max(worst, unknown_code);
-      text += coloured(name, 33) + "  unknown: " + ec.message() + "\n";
-      all.push_back({{"name", name}, {"state", "unknown"}, {"fault", ec.message()}});
+      text += coloured(name, 33) + "  unknown: " + why.fact + "\n";
+      if (!why.cure.empty()) text += "  cure      " + why.cure + "\n";  // whole: it can be pasted
+      all.push_back(unknown_json(name, why));
     }
     for (const lock_view& each : views) {
       worst = std::max(worst, code_of(each.status.state));

@@ -168,7 +168,8 @@ int run_stop(const stop_arguments& arguments) {
   if (ec == instance_guard::errc::invalid_name)
     throw CLI::ValidationError("'" + shown(arguments.name) + "': " + ec.message());
   if (ec) {
-    say(arguments.name + ": can't tell who has it: " + ec.message());
+    const lock_fault_text why = fault_of(found.explanation, ec);
+    say(arguments.name + ": can't tell who has it: " + why.fact + (why.cure.empty() ? "" : "; cure: " + why.cure));
     return not_known;
   }
   const lock_view before = view_of(std::move(found), {});

@@ -26,7 +26,8 @@
 namespace instance_guard {
 
 /// What a name is, and who has it. Takes nothing, disturbs nobody, needs no write access.
-/// `ec`: invalid_name, unsafe_directory; of the system when the file can't be read.
+/// `ec`: invalid_name, unsafe_directory; of the system when the file can't be read, or is none that a start would
+/// take (a directory, a link, another user's). Then status.explanation says which path and what helps.
 inline lock_status query_lock(std::string_view name, const lock_options& options, std::error_code& ec) noexcept {
   ec.clear();
   lock_status status;
@@ -42,7 +43,7 @@ inline lock_status query_lock(std::string_view name, std::error_code& ec) noexce
   return query_lock(name, lock_options{}, ec);
 }
 
-/// Every name that is not free in a directory, in order.
+/// Every name that is not free in a directory, in order; also those of which that can't be told, with an explanation.
 inline std::vector<lock_status> list_locks(const lock_options& options, std::error_code& ec) noexcept {
   ec.clear();
   std::vector<lock_status> result;
@@ -107,6 +108,7 @@ inline lock_status query_lock(std::string_view name, const lock_options& options
   std::error_code ec;
   lock_status status = query_lock(name, options, ec);
   const detail::lock_name folded(name);
+  if (ec && !status.explanation.empty()) throw std::system_error(ec, detail::exception_text(status.explanation, ec));
   if (ec) throw std::system_error(ec, folded ? detail::asked_text(options, folded) : detail::bad_name_text(name));
   return status;
 }

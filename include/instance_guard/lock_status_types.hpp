@@ -43,6 +43,7 @@ struct lock_status {
   std::vector<process_identity> children = {};  ///< of the holder and its warden, with descendants
   std::vector<refusal> refusals = {};           ///< the last ones, oldest first
   std::vector<other_holder> others = {};        ///< of the same name, under other users
+  std::string explanation = {};  ///< why `state` can't be told (a start would fail); a cure is in a second line
 };
 
 /// What stop_holder() did.

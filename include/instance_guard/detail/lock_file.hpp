@@ -68,6 +68,12 @@ inline lock_fault wrong_file(const lock_attempt& of, int negated_errno) {
   return system_fault(negated_errno, of.path, "cannot be opened");
 }
 
+inline lock_fault second_name_fault(const lock_attempt& of) {
+  return make_fault(std::make_error_code(std::errc::too_many_links),
+                    joined({of.path, " has a second name (a hard link)"}),
+                    joined({"see who made it, then rm ", of.path}));
+}
+
 /// Opens the lock file, made where missing. A negated errno when it can't be. `writable` is false
 /// for another user's file in scope host: it can be locked, not written.
 inline int open_lock_file(const lock_attempt& of, const char* file, bool& writable) noexcept {
@@ -193,9 +199,7 @@ inline attempt_result lock_the_file(lock_attempt& of, const char* file, locked_f
     }
     out.put_back = out.facts.st_nlink > 1 && was_put_back(of, out.facts);
     if (out.facts.st_nlink > 1 && !out.put_back) {
-      of.fault = make_fault(std::make_error_code(std::errc::too_many_links),
-                            joined({of.path, " has a second name (a hard link)"}),
-                            joined({"see who made it, then rm ", of.path}));
+      of.fault = second_name_fault(of);
       return attempt_result::fault;
     }
     const int locked = platform::flock_now(opened, LOCK_EX);

@@ -93,14 +93,27 @@ inline int file_is_held(int descriptor, const std::optional<lock_record>& record
   return locked == -EWOULDBLOCK ? 1 : locked < 0 ? locked : 0;
 }
 
+/// What lies in the lock file's place and makes a start fail: another kind of file, another user's, or none that can
+/// be opened. `opened` may be a negated errno.
+inline lock_fault refused_file(const lock_attempt& of, int opened) {
+  if (opened == -ENOENT) return {};
+  struct stat facts = {};
+  const int seen = opened < 0 ? opened : platform::sys::fstat(opened, &facts);
+  if (seen != 0 || !S_ISREG(facts.st_mode)) return wrong_file(of, seen != 0 ? seen : -EINVAL);
+  if (of.scope == lock_scope::user && facts.st_uid != ::geteuid()) return wrong_file(of, -EPERM);
+  return facts.st_nlink > 1 && !was_put_back(of, facts) ? second_name_fault(of) : lock_fault{};
+}
+
 inline void query_file(int directory, const lock_name& name, lock_status& status, std::error_code& ec) {
   namespace sys = platform::sys;
   bool held = false;
   bool empty = true;
+  lock_fault fault;
   const lock_file_name file(name.view(), lock_suffix);
   if (directory >= 0) {
-    const file_descriptor opened(
-        sys::openat(directory, file.text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
+    const int number = sys::openat(directory, file.text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    const file_descriptor opened(number);
+    fault = refused_file({name, status.scope, status.path.string(), directory}, number);
     struct stat facts = {};
     if (opened && sys::fstat(opened.get(), &facts) == 0 && S_ISREG(facts.st_mode)) {
       int answer = 0;
@@ -116,10 +129,6 @@ inline void query_file(int directory, const lock_name& name, lock_status& status
       }
       if (answer < 0) ec.assign(-answer, std::system_category());
       held = answer == 1;
-    } else if (!opened) {
-      const int again = sys::openat(directory, file.text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
-      if (again >= 0) sys::close(again);
-      else if (again != -ENOENT) ec.assign(-again, std::system_category());
     }
     status.refusals = read_refusals(directory, name);
   }
@@ -146,6 +155,12 @@ inline void query_file(int directory, const lock_name& name, lock_status& status
       return;
     }
   }
+  if (fault) {
+    ec = fault.code;
+    status.explanation = fault.explanation();
+    status.holder.reset();  // nobody vouches for what is written there
+    return;
+  }
   status.state = empty ? lock_state::free : lock_state::abandoned;
 }
 
@@ -157,6 +172,7 @@ inline lock_status query(const lock_name& name, const lock_options& options, pro
   lock_directory directory = open_lock_directory(options, directory_use::look);
   if (directory.fault && !is(directory.fault.code, std::errc::no_such_file_or_directory)) {
     ec = directory.fault.code;
+    status.explanation = directory.fault.explanation();
     return status;
   }
   status.path = directory.path / lock_file_name(name.view(), lock_suffix).text;
@@ -245,7 +261,7 @@ inline std::vector<lock_status> list(const lock_options& options, bool with_chil
     std::error_code one;
     lock_status status = query(lock_name(name), options, with_children ? &seen : nullptr, one);
     if (is(one, std::errc::not_enough_memory)) ec = one;
-    if (status.state != lock_state::free) result.push_back(std::move(status));
+    if (status.state != lock_state::free || !status.explanation.empty()) result.push_back(std::move(status));
   }
   return result;
 }

@@ -84,6 +84,17 @@ inline std::string manager_stop_command(const std::string& origin) {
   return {};
 }
 
+/// Why a holder is let be, though it was to be stopped.
+inline constexpr std::string_view not_above = "not stopped: it is this process or an ancestor of it";
+inline constexpr std::string_view not_proven = "not stopped: that it is the holder can't be proven";
+
+/// The one of them that an explanation has, or nothing.
+inline std::string_view not_stopped_because(std::string_view explanation) noexcept {
+  for (const std::string_view each : {not_above, not_proven})
+    if (explanation.find(each) != std::string_view::npos) return each;
+  return {};
+}
+
 /// What stopped a holder, or tried to.
 struct stop_outcome {
   lock_fault fault = {};  ///< why it did not try, or could not; none: the holder is gone
@@ -101,8 +112,7 @@ inline stop_outcome end_holder(const lock_record& holder, const std::filesystem:
   if (!managed.empty() && !options.managed)
     return {make_fault(errc::managed_holder, joined({title, " is ", managed, ", which would be started again"}),
                        manager_stop_command(managed))};
-  if (is_own_ancestor(holder.process.pid))
-    return {make_fault(errc::already_running, joined({title, " is this process or an ancestor of it: not stopped"}))};
+  if (is_own_ancestor(holder.process.pid)) return {make_fault(errc::already_running, joined({title, ", ", not_above}))};
   std::error_code ec;
   process_handle handle = process_handle::open(holder.process, ec);
   if (is(ec, std::errc::no_such_process)) return {};
@@ -113,9 +123,7 @@ inline stop_outcome end_holder(const lock_record& holder, const std::filesystem:
   const bool same_user = belongs_to(holder.process, file_known ? file.st_uid : holder.uid);
   const auto listener = holder_by_socket(options.scope, name);
   const bool proven = listener ? listener->process == holder.process : same_user;
-  if (ec || !proven)
-    return {make_fault(errc::already_running, joined({title, ", not stopped: that it is the holder can't be proven"}),
-                       "stop it by hand")};
+  if (ec || !proven) return {make_fault(errc::already_running, joined({title, ", ", not_proven}), "stop it by hand")};
   stop_outcome result;
   handle.signal(SIGTERM, ec);
   if (!ec) {

@@ -70,10 +70,10 @@ inline bool is_terminal_closed(const lock_record& record) {
 }
 
 /// The refusal, with a final newline: several lines for a terminal, one otherwise. `name` is what the start is called
-/// by, `taken` the one of its names that it did not get.
+/// by, `taken` the one of its names that it did not get, `not_stopped` why the holder was not replaced.
 inline std::string refusal_text(std::string_view name, std::string_view taken, std::error_code why,
                                 const std::optional<lock_record>& holder, const std::string& own_version, int exit_code,
-                                bool terminal) {
+                                bool terminal, std::string_view not_stopped = {}) {
   const std::string code = std::to_string(exit_code);
   const bool cleaning = is(why, errc::still_cleaning_up);
   const bool further = !same(lock_name(name).view(), lock_name(taken).view());
@@ -95,8 +95,8 @@ inline std::string refusal_text(std::string_view name, std::string_view taken, s
     if (replaced) since = joined({", its code was replaced ", age_since(replaced_at, ""), " ago"});
     const std::string busy = further ? joined({taken, " is still being cleaned up"}) : "still cleaning up";
     return joined({name, ": ", cleaning ? busy : running, ": pid ", pid, held_for(record, ""), ", started from ", from,
-                   record.version.empty() ? "" : ", ", printable(record.version), since,
-                   left.empty() ? "" : ", left: ", left, ": exit ", code, "\n"});
+                   record.version.empty() ? "" : ", ", printable(record.version), since, left.empty() ? "" : ", left: ",
+                   left, not_stopped.empty() ? "" : ", ", not_stopped, ": exit ", code, "\n"});
   }
   std::string text =
       joined({name, ": ", cleaning ? joined({"children of ", last_run, " are still being ended"}) : running,
@@ -105,6 +105,7 @@ inline std::string refusal_text(std::string_view name, std::string_view taken, s
   if (::gethostname(host, sizeof host) == 0) host[sizeof host - 1] = '\0';
   text += joined({"  holder   pid ", pid, " on ", printable(host), ", user ", printable(record.user),
                   held_for(record, " "), "\n"});
+  if (!not_stopped.empty()) text += joined({"           ", not_stopped, "\n"});
   text += joined(
       {"  started  from ", from, is_terminal_closed(record) ? ", which is closed: nobody supervises it" : "", "\n"});
   if (!left.empty()) text += joined({"  left     ", left, "\n"});

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "../single_instance.hpp"
+#include "lock_replace.hpp"
 
 namespace instance_guard::detail {
 
@@ -225,7 +226,8 @@ inline std::string single_instance::failure_text(std::string_view name, std::err
   if (!is_conflict(why) || detail::is(why, errc::managed_holder))
     return detail::fault_text(name, why, explanation_, exit_code, terminal);
   const std::string_view taken = refused_name_.empty() ? name : std::string_view(refused_name_);
-  return detail::refusal_text(name, taken, why, holder_, options.lock.version, exit_code, terminal);
+  return detail::refusal_text(name, taken, why, holder_, options.lock.version, exit_code, terminal,
+                              detail::not_stopped_because(explanation_));
 }
 
 inline single_instance single_instance::acquire_or_exit(std::string_view name,
