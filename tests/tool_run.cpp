@@ -3,6 +3,8 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <filesystem>
+#include <fstream>
 #include <string>
 #include <thread>
 #include <utility>
@@ -43,6 +45,14 @@ TEST_CASE("what can't be run is told as the shell tells it") {
   CHECK(code_of({"/no/such/file"}) == 127);
   CHECK(code_of({"/"}) == 126);
   CHECK(code_of({"/dev/null"}) == 126);
+  // The system does not run these: a script without its first line, and what is none.
+  const auto file = [&](const char* name, const std::string& text) {
+    std::ofstream(s / name) << text;
+    std::filesystem::permissions(s / name, std::filesystem::perms::owner_all);
+    return s / name;
+  };
+  CHECK(s.start(run_words({}, {file("script", "exit 9\n")})).wait().value_or(no_status).code() == 9);
+  CHECK(code_of({file("bytes", std::string("a\0\nexit 9\n", 10))}) == 126);
 }
 
 TEST_CASE("wrong arguments are one line and exit 125, and nothing is started") {

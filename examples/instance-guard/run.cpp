@@ -5,6 +5,7 @@
 #include <instance_guard/instance_guard.hpp>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <sys/resource.h>
 #include <system_error>
 #include <unistd.h>
@@ -49,6 +50,15 @@ std::string found_in_path(const std::string& word) {
   return word;
 }
 
+/// As shells judge it: a program for another machine is no script.
+bool is_binary(const std::string& file) {
+  const instance_guard::file_descriptor opened(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  char bytes[128];
+  const ssize_t size = opened ? ::read(opened.get(), bytes, sizeof bytes) : 0;
+  const std::string_view start(bytes, size > 0 ? static_cast<std::size_t>(size) : 0);
+  return start.substr(0, start.find('\n')).find('\0') != std::string_view::npos;
+}
+
 child start(process_group& group, const run_settings& settings, std::vector<std::string> command, std::error_code& ec) {
   instance_guard::spawn_options options;
   options.same_process_group = true;
@@ -60,6 +70,7 @@ child start(process_group& group, const run_settings& settings, std::vector<std:
   if (ec != std::errc::executable_format_error) return result;
   // A script without its first line, as execvp(3) and shells run it.
   command.front() = found_in_path(command.front());
+  if (is_binary(command.front())) return result;
   command.insert(command.begin(), "/bin/sh");
   return group.spawn(command, options, ec);
 }
