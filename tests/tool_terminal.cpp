@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <instance_guard/pid_lockfile.hpp>
 #include <string>
@@ -323,6 +324,18 @@ TEST_CASE("the end of the terminal ends the tree") {
     t.close();
     CHECK(wait_until([&] { return s.empty(); }));
   }
+}
+
+TEST_CASE("a command that handles the end of its terminal is let do so") {
+  const scene s;
+  const std::string file = s / "hung-up";
+  terminal t = shell(s);
+  t.type(INSTANCE_GUARD_TOOL " run --grace 10s -- sh -c 'trap \"sleep 0.2; echo yes >" + file +
+         "; exit\" HUP; echo rea''dy; while :; do sleep 0.1; done'\n");
+  REQUIRE(t.see("ready"));
+  t.close();
+  CHECK(wait_until([&] { return s.empty(); }));
+  CHECK(std::filesystem::exists(file));
 }
 
 TEST_CASE("a stopped job ends with its shell") {

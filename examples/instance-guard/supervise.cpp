@@ -24,6 +24,11 @@ constexpr auto stop_together = 20ms;
 /// Service managers and terminals deliver a stop twice; what comes this much later is meant.
 constexpr auto again = 250ms;
 
+/// Who loses the terminal has had its own signal for that: so much of the grace is left to what the command does then.
+std::chrono::milliseconds hang_up_time(const run_settings& settings) {
+  return std::min<std::chrono::milliseconds>(settings.grace / 2, 5s);
+}
+
 /// True if somebody can continue the tool's process group: a shell in the same session, above it.
 bool has_job_control() {
   process_facts facts;
@@ -57,6 +62,7 @@ outcome supervisor::watch(instance_guard::child& command) {
                          {outlives_session || session_ended_ ? -1 : session_.leader(), POLLIN, 0},
                          {outlives_session || session_ended_ ? -1 : session_.server(), POLLIN, 0}};
     clock::time_point next = timed_out_ ? clock::time_point::max() : limit;
+    next = std::min(next, hung_up_until_);
     for (const pending& each : pending_) next = std::min(next, each.due);
     int milliseconds = -1;
     if (next != clock::time_point::max()) {
@@ -71,6 +77,10 @@ outcome supervisor::watch(instance_guard::child& command) {
     }
     if (entries[2].revents != 0 || entries[3].revents != 0) {
       session_ended_ = true;
+      hang_up();
+    }
+    if (clock::now() >= hung_up_until_) {
+      hung_up_until_ = clock::time_point::max();
       begin_ending();
     }
     send_due();
@@ -110,6 +120,7 @@ void supervisor::hear(const arrival& what) {
       return;
     case SIGTERM:
     case SIGHUP:
+      if (what.number == SIGHUP && !ending() && is_hang_up(what)) return hang_up();
       if (ending()) force();
       else begin_ending(what.number == settings_.stop_signal && !what.from_kernel ? stop_together : 0ms);
       return;
@@ -128,6 +139,17 @@ void supervisor::hear(const arrival& what) {
     default: break;
   }
   if (!sent_to_all(what)) pending_.push_back({what.number, clock::now() + together});
+}
+
+/// By the terminal, or by the shell that has lost it: all of the job have had it.
+bool supervisor::is_hang_up(const arrival& what) const {
+  return shares_group_ && has_terminal_ && (what.from_kernel || what.sender == ::getsid(0));
+}
+
+void supervisor::hang_up() {
+  if (hung_up_) return;
+  hung_up_ = true;
+  hung_up_until_ = clock::now() + hang_up_time(settings_);
 }
 
 bool supervisor::sent_to_all(const arrival& what) const {
@@ -180,10 +202,11 @@ void supervisor::follow_stop() {
 void supervisor::begin_ending(std::chrono::milliseconds delay) {
   if (ending()) return;
   ending_began_ = clock::now();
-  ender_ = std::thread([this, delay] {
+  const std::chrono::milliseconds grace = settings_.grace - (hung_up_ ? hang_up_time(settings_) : 0ms);
+  ender_ = std::thread([this, delay, grace] {
     std::this_thread::sleep_for(delay);
     std::error_code ignored;
-    group_.terminate(settings_.grace, ignored);
+    group_.terminate(grace, ignored);
     ended_ = true;
     inbox_.note();
   });

@@ -44,6 +44,8 @@ class supervisor {
   void follow_stop();
   void begin_ending(std::chrono::milliseconds delay = {});
   void force();
+  bool is_hang_up(const arrival& what) const;
+  void hang_up();
   bool ending() const noexcept { return ender_.joinable(); }
   bool sent_to_all(const arrival& what) const;
   bool command_is_stopped() const;
@@ -62,6 +64,8 @@ class supervisor {
   instance_guard::child* command_ = nullptr;
   std::vector<pending> pending_;
   bool session_ended_ = false;
+  bool hung_up_ = false;
+  clock::time_point hung_up_until_ = clock::time_point::max();  ///< then the tree is ended
   bool timed_out_ = false;
   bool continued_ = false;
   int interrupted_by_ = 0;
