@@ -145,13 +145,49 @@ TEST_CASE("what a start would refuse is not free: an error, with the path and th
   std::filesystem::remove(here.file());
 }
 
-TEST_CASE("a held lock with a damaged record is held, without a holder") {
+TEST_CASE("a held lock with a damaged record is held, and its holder is found where it can be, and stopped") {
   place here;
-  pid_lockfile lock(here.name, here.options());
+  auto holder = here.start();
+  REQUIRE(holder.read_until("taken"));
   std::filesystem::resize_file(here.file(), 20);
   const lock_status status = here.query();
   CHECK(status.state == lock_state::held);
-  CHECK(!status.holder);
+  if (!platform::has_socket_lock) {
+    CHECK(!status.holder);
+    return;
+  }
+  REQUIRE(status.holder);
+  CHECK(status.holder->process.pid == holder.pid());
+  stop_options options;
+  options.directory = here.directory.path();
+  CHECK(stop_holder(here.name, options).ended);
+  CHECK(holder.wait());
+}
+
+TEST_CASE("of a holder in another pid namespace nothing is said that is true of its pid here, and it is let be") {
+  place here;
+  // Process 1 there: here that is above everybody.
+  support::program holder({"unshare", "--fork", "--kill-child", "--pid", "--mount-proc", INSTANCE_GUARD_LOCK_HELPER,
+                           here.name, "directory=" + here.directory.path().string()});
+  if (!holder.read_until("taken")) {
+    MESSAGE("skipped: no pid namespace");
+    return;
+  }
+  const lock_status status = here.query();
+  CHECK(status.state == lock_state::held);
+  REQUIRE(status.holder);
+  CHECK(status.holder->process.pid == 1);
+  CHECK(status.children.empty());
+  CHECK(!status.replaced_code);
+  stop_options options;
+  options.directory = here.directory.path();
+  std::error_code ec;
+  const stop_result stopped = stop_holder(here.name, options, ec);
+  CHECK(ec == errc::already_running);
+  CHECK(stopped.explanation.find("not stopped: it is in another pid namespace\n") != std::string::npos);
+  CHECK(here.query().state == lock_state::held);
+  holder.signal(SIGKILL);
+  CHECK(holder.wait());
 }
 
 TEST_CASE("queries without a pause never make a start fail") {

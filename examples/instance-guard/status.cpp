@@ -78,6 +78,9 @@ std::string holder_row(const lock_view& view) {
   }
   const lock_record& record = *status.holder;
   std::string text = "pid " + std::to_string(record.process.pid);
+  const auto here = instance_guard::process_identity::self().pid_namespace;
+  const auto there = record.process.pid_namespace;
+  if (here != 0 && there != 0 && here != there) text += " of another pid namespace";
   if (status.state == lock_state::cleaning_up)
     text += ", which has ended" +
             (record.warden ? "; pid " + std::to_string(record.warden.pid) + " ends its children" : std::string());

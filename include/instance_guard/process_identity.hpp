@@ -139,6 +139,19 @@ inline bool is_alive(const process_identity& who) noexcept {
   return !ended && platform::is_process(who.pid);
 }
 
+namespace detail {
+
+/// Of another pid namespace: the number is, here, somebody else's.
+inline bool is_elsewhere(const process_identity& who) noexcept {
+  const auto here = platform::pid_namespace_of(platform::sys::getpid());
+  return who.pid_namespace != 0 && here != 0 && who.pid_namespace != here;
+}
+
+/// Lives, and can be looked at by its number.
+inline bool is_alive_here(const process_identity& who) noexcept { return !is_elsewhere(who) && is_alive(who); }
+
+}  // namespace detail
+
 /// A process held so that its pid can't be reused under the hand: a pidfd (pidfd_open(2)), or,
 /// where the system has none, a pid whose start time is read again before each use; there a
 /// signal can miss its process within some microseconds, never by more.

@@ -37,7 +37,7 @@ inline std::string left_over_text(const process_identity& who) {
 /// How many there are, as far as can be seen.
 inline std::size_t count_left_over(const lock_record& dead) {
   std::error_code ec;
-  if (!dead.warden || !is_alive(dead.warden)) return 0;
+  if (!dead.warden || !is_alive_here(dead.warden)) return 0;
   return descendants_of(&dead.warden.pid, 1, ec).size();
 }
 
@@ -45,7 +45,7 @@ inline std::size_t count_left_over(const lock_record& dead) {
 inline std::string left_over_text(const lock_record& dead) {
   std::error_code ec;
   std::string text;
-  if (!dead.warden || !is_alive(dead.warden)) return text;
+  if (!dead.warden || !is_alive_here(dead.warden)) return text;
   int told = 0;
   for (const process_identity& each : descendants_of(&dead.warden.pid, 1, ec)) {
     const std::string one = left_over_text(each);

@@ -21,7 +21,7 @@ inline std::chrono::system_clock::time_point change_time(const struct stat& fact
 /// True if the executable of a living holder was replaced or deleted, and when; false: it was not, or
 /// it can't be told. Of a deleted file only the directory's last change is known.
 inline bool code_replaced_at(const lock_record& record, std::chrono::system_clock::time_point& when) {
-  if (record.executable.empty() || record.executable_inode == 0 || !is_alive(record.process)) return false;
+  if (record.executable.empty() || record.executable_inode == 0 || !is_alive_here(record.process)) return false;
   // As the holder sees its file system: it may have another root.
   char prefix[64];
   std::string root = platform::proc_path(prefix, record.process.pid, "root");

@@ -132,8 +132,14 @@ inline void query_file(int directory, const lock_name& name, lock_status& status
     }
     status.refusals = read_refusals(directory, name);
   }
+  const auto ask_socket = [&] {
+    socket_listener listener = listener_of(status.scope, name);
+    status.holder = std::move(listener.record);
+    status.state = listener.state == listener_state::gone ? lock_state::cleaning_up : lock_state::held;
+  };
   if (held) {
-    if (status.holder && !is_alive(status.holder->process)) {
+    if (!status.holder) return ask_socket();  // its record is damaged, or not written yet
+    if (!is_alive(status.holder->process)) {
       // Either its children are being ended, or somebody who can't write it has it now.
       std::optional<lock_record> listener;
       if (judge_holder(status.holder) != holder_state::cleaning) listener = holder_by_socket(status.scope, name);
@@ -149,10 +155,7 @@ inline void query_file(int directory, const lock_name& name, lock_status& status
     uid_t uid = 0;
     const int owner = platform::socket_name_owner(address.text, address.size, uid);
     if (owner == 2 || (owner == 1 && (status.scope == lock_scope::host || uid == ::geteuid()))) {
-      socket_listener listener = listener_of(status.scope, name);
-      status.holder = std::move(listener.record);
-      status.state = listener.state == listener_state::gone ? lock_state::cleaning_up : lock_state::held;
-      return;
+      return ask_socket();
     }
   }
   if (fault) {
@@ -184,7 +187,7 @@ inline lock_status query(const lock_name& name, const lock_options& options, pro
     pid_t roots[2];
     std::size_t root_count = 0;
     for (const process_identity& each : {status.holder->process, status.holder->warden})
-      if (each && is_alive(each)) roots[root_count++] = each.pid;
+      if (each && is_alive_here(each)) roots[root_count++] = each.pid;
     if (root_count != 0 && seen != nullptr) {
       std::error_code unseen;  // without a list of processes the children are not known, the rest is
       for (const process_identity& each : descendants_of(roots, root_count, *seen, unseen))

@@ -85,12 +85,13 @@ inline std::string manager_stop_command(const std::string& origin) {
 }
 
 /// Why a holder is let be, though it was to be stopped.
+inline constexpr std::string_view not_here = "not stopped: it is in another pid namespace";
 inline constexpr std::string_view not_above = "not stopped: it is this process or an ancestor of it";
 inline constexpr std::string_view not_proven = "not stopped: that it is the holder can't be proven";
 
 /// The one of them that an explanation has, or nothing.
 inline std::string_view not_stopped_because(std::string_view explanation) noexcept {
-  for (const std::string_view each : {not_above, not_proven})
+  for (const std::string_view each : {not_here, not_above, not_proven})
     if (explanation.find(each) != std::string_view::npos) return each;
   return {};
 }
@@ -105,6 +106,8 @@ struct stop_outcome {
 inline stop_outcome end_holder(const lock_record& holder, const std::filesystem::path& path,
                                const stop_options& options, const lock_name& name) {
   const std::string title = joined({name.view(), ": already running: pid ", std::to_string(holder.process.pid)});
+  if (is_elsewhere(holder.process))
+    return {make_fault(errc::already_running, joined({title, ", ", not_here}), "stop it there")};
   // Both what it says and what the system says now: a manager would start it again at once.
   std::string managed = managing_unit(holder.process.pid);
   for (const char* manager : {"systemd ", "launchd "})
@@ -115,7 +118,12 @@ inline stop_outcome end_holder(const lock_record& holder, const std::filesystem:
   if (is_own_ancestor(holder.process.pid)) return {make_fault(errc::already_running, joined({title, ", ", not_above}))};
   std::error_code ec;
   process_handle handle = process_handle::open(holder.process, ec);
-  if (is(ec, std::errc::no_such_process)) return {};
+  if (is(ec, std::errc::no_such_process)) {
+    if (!is_alive(holder.process)) return {};
+    return {make_fault(std::make_error_code(std::errc::operation_not_permitted),
+                       joined({title, " could not be stopped: it is hidden from this user"}),
+                       "stop it as its user or root")};
+  }
   // Who listens on the socket has the name. Failing that the record is as good as who can write it:
   // it must speak of a process of its own user.
   struct stat file = {};
