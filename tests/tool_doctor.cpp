@@ -1,5 +1,6 @@
 // instance-guard doctor: what it says is tried, and true.
 #include <doctest/doctest.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -67,6 +68,13 @@ std::vector<std::string> anchors_of(const std::string& page) {
 
 bool holds(const std::vector<std::string>& all, std::string_view one) {
   return std::find(all.begin(), all.end(), one) != all.end();
+}
+
+/// Nothing is left on /proc.
+bool without_proc() {
+  if (::unshare(CLONE_NEWNS) != 0 || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return false;
+  while (::umount2("/proc", MNT_DETACH) == 0) continue;
+  return ::access("/proc/self", F_OK) != 0;
 }
 
 answer ask(const scene& s, std::function<bool()> before_exec = {}) {
@@ -270,4 +278,21 @@ TEST_CASE("what the system refuses is not kept, and told") {
     CHECK(got.result("pidfd") == "part");
     CHECK(got.result("lock") == "ok");
   }
+}
+
+TEST_CASE("without /proc names are still held, and it is not said that they are not") {
+  if (!is_root()) {
+    MESSAGE("skipped: taking /proc away needs root");
+    return;
+  }
+  const scene s({INSTANCE_GUARD_TOOL});
+  const answer got = ask(s, without_proc);
+  CHECK(got.code == 1);
+  for (const char* each : {"lock", "socket", "release"}) {
+    CAPTURE(each);
+    CAPTURE(got.text(each));
+    CHECK(got.result(each) == "ok");
+  }
+  CHECK(got.result("/proc") == "no");
+  CHECK(got.text("own") == "no process can be seen");
 }

@@ -21,13 +21,13 @@ std::string where(const CLI::App& root) {
   return text;
 }
 
-/// One line, whatever CLI11 says in several.
-int complain(const CLI::App& root, std::string what) {
+/// One line, whatever CLI11 says in several. Help is for wrong arguments.
+int complain(const CLI::App& root, std::string what, bool helps) {
   for (char& c : what)
     if (c == '\n') c = ' ';
   what = shown(what);
   const std::string at = where(root);
-  std::fprintf(stderr, "%s: %s (see %s --help)\n", at.c_str(), what.c_str(), at.c_str());
+  std::fprintf(stderr, "%s: %s%s\n", at.c_str(), what.c_str(), helps ? (" (see " + at + " --help)").c_str() : "");
   return exit_fault;
 }
 
@@ -80,9 +80,10 @@ int answer(CLI::App& root, invocation& call) {
     return told(root.exit(success));
   } catch (const CLI::ParseError& error) {
     const bool bare = !call.has_command && !call.words.empty() && call.words.front() == "run";
-    return complain(root, bare ? "the command stands behind --: run [OPTION]... -- COMMAND" : fault_of(root, error));
+    return complain(root, bare ? "the command stands behind --: run [OPTION]... -- COMMAND" : fault_of(root, error),
+                    true);
   } catch (const std::exception& error) {
-    return complain(root, error.what());
+    return complain(root, error.what(), false);
   }
 }
 

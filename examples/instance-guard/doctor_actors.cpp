@@ -9,10 +9,12 @@
 #include <cerrno>
 #include <cstdlib>
 #include <system_error>
+#include <thread>
 
 #include <instance_guard/lock_status.hpp>
 #include <instance_guard/single_instance.hpp>
 
+#include "process_text.hpp"
 #include "text.hpp"
 
 namespace tool {
@@ -94,7 +96,7 @@ int play(const std::vector<std::string>& words) {
 }
 
 std::vector<std::string> role(const std::vector<std::string>& words) {
-  std::vector<std::string> result = {"/proc/self/exe", "doctor"};
+  std::vector<std::string> result = {own_program(), "doctor"};
   for (const std::string& each : words) result.insert(result.end(), {"--play", each});
   return result;
 }
@@ -154,12 +156,13 @@ void actor::kill() const {
 
 int actor::wait() {
   if (code_) return *code_;
-  std::error_code ec;
-  const auto who = instance_guard::process_identity::of(pid_, ec);
-  auto handle = instance_guard::process_handle::open(who, ec);
-  if (!ec) handle.wait_for(patience, ec);
+  // Not by a handle: that needs /proc, which may be missing here.
+  const auto end = steady_clock::now() + patience;
   int status = 0;
-  if (::waitpid(pid_, &status, WNOHANG) != pid_) {
+  pid_t ended = 0;
+  while ((ended = ::waitpid(pid_, &status, WNOHANG)) == 0 && steady_clock::now() < end)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  if (ended != pid_) {
     ::kill(pid_, SIGKILL);
     ::waitpid(pid_, &status, 0);
     status = 9;

@@ -50,8 +50,9 @@ std::vector<finding> check_sight() {
   }
   std::vector<finding> result;
   const std::string user = "user " + shown(user_name());
-  if (own.seen == own.all)
-    result.push_back(found("own", own.all > 0, "all " + counted(own.all, "process", "processes") + " of " + user));
+  if (own.all == 0) result.push_back(found("own", false, "no process can be seen"));
+  else if (own.seen == own.all)
+    result.push_back(found("own", true, "all " + counted(own.all, "process", "processes") + " of " + user));
   else
     result.push_back({"own", verdict::part,
                       "no executable or directory of " + std::to_string(own.all - own.seen) + " of " +

@@ -17,6 +17,7 @@
 #include <instance_guard/file_descriptor.hpp>
 #include <instance_guard/process_group.hpp>
 
+#include "process_text.hpp"
 #include "text.hpp"
 
 namespace tool {
@@ -58,7 +59,8 @@ std::string last_line(std::string text) {
 
 std::string helper_program(const std::string& name) {
   std::error_code ec;
-  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", ec);
+  std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", ec);
+  if (ec) self = std::filesystem::absolute(own_program(), ec);
   if (ec) return {};
   const std::filesystem::path beside = self.parent_path();
   for (const std::filesystem::path& directory : {beside, beside.parent_path() / "libexec" / "instance-guard"}) {

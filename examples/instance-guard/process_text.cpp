@@ -2,6 +2,9 @@
 
 #include <fcntl.h>
 #include <unistd.h>
+#if __has_include(<sys/auxv.h>)
+#include <sys/auxv.h>
+#endif
 
 #include <cerrno>
 #include <vector>
@@ -25,6 +28,15 @@ std::string contents(const std::string& path, std::size_t limit) {
   return text;
 }
 
+std::string own_program() {
+  std::string link = "/proc/self/exe";  // also of a file that has been replaced since
+#if __has_include(<sys/auxv.h>)
+  const auto* called = reinterpret_cast<const char*>(::getauxval(AT_EXECFN));
+  if (::access(link.c_str(), X_OK) != 0 && called != nullptr) return called;
+#endif
+  return link;
+}
+
 std::string raw_arguments_of(pid_t pid) { return contents("/proc/" + std::to_string(pid) + "/cmdline", 65'536); }
 
 std::string name_of(pid_t pid) {
@@ -42,6 +54,8 @@ std::string command_of(pid_t pid) {
     arguments.push_back(text.substr(at, end - at));
     at = end + 1;
   }
+  // What writes its title over its arguments leaves the rest of their room empty.
+  while (!arguments.empty() && arguments.back().empty()) arguments.pop_back();
   if (!arguments.empty() && !arguments.front().empty()) return command_line(arguments);
   const std::string name = name_of(pid);
   return name.empty() ? "(ended)" : "[" + shown(name) + "]";

@@ -20,4 +20,7 @@ std::string name_of(pid_t pid);
 /// A whole file; empty if it can't be read. `limit` bytes at most.
 std::string contents(const std::string& path, std::size_t limit = std::size_t{16} << 20U);
 
+/// This program's file, which may be executed again; without /proc it is as it was called.
+std::string own_program();
+
 }  // namespace tool
