@@ -2,6 +2,7 @@
 // process that no rule asks about. Nothing else is found, or told, because of it.
 #include <doctest/doctest.h>
 #include <signal.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -113,6 +114,26 @@ TEST_CASE("nor is one whose parent has executed another program since") {
   const process_details& left = details_of(table, child);
   CHECK(!left.as_parent);
   CHECK(left.executable.path == std::filesystem::read_symlink("/proc/self/exe"));
+}
+
+TEST_CASE("nor where the addresses of a program are not random, and both have their words in the same places") {
+  const scene s;
+  // The child, and what its parent is by now, say that they are ready.
+  program parent = s.start(s.words({"turned", "sleep"}),
+                           {.before_exec = [] { return ::personality(ADDR_NO_RANDOMIZE) != -1; }});
+  const auto first = parent.read_until("ready");
+  if (const auto status = first ? std::nullopt : parent.wait(); status && status->exited() && status->code() == 77) {
+    MESSAGE("skipped: personality(2) is not allowed here");
+    return;
+  }
+  const auto second = parent.read_until("ready");
+  REQUIRE((first && second));
+  const pid_t child = pid_of(*first) == parent.pid() ? pid_of(*second) : pid_of(*first);
+  const process_table table = process_table::read(without_copies());
+  CHECK(details_of(table, parent.pid()).arguments == s.words({"say=xx", "sleep"}));
+  CHECK(!details_of(table, child).as_parent);
+  CHECK(details_of(table, child).arguments == s.words({"turned", "sleep"}));
+  s.end();
 }
 
 TEST_CASE("a copy that has made a title of its arguments is known by it") {

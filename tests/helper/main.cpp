@@ -33,6 +33,7 @@ constexpr entry table[] = {
     {"daemon3", daemon_of_libc, "daemon(3), in its streams"},
     {"fork", forked, "a child goes on; the parent stays"},
     {"leave", left, "a child goes on; the parent exits 0"},
+    {"turned", turned, "the first word: a child goes on; the parent executes this program, to sleep"},
     {"chain", chain, "=N  N children deep, the last goes on; the others stay"},
     {"fan", fan, "=N  N children go on; the parent stays"},
     {"ignore", ignoring, "ignores every signal"},

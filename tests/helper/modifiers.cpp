@@ -44,6 +44,19 @@ void forked(const char*, words after) {
   rest();
 }
 
+void turned(const char*, words after) {
+  if (fork_capped() == 0) proceed(after);
+  // As long as the words it was started with: what is not at random places is in the same ones.
+  char word[64] = "say=";
+  for (std::size_t i = 4; i + 1 < sizeof word && i < strlen(after.next[-1]); ++i) word[i] = 'x';
+  char end[] = "sleep";
+  char* arguments[] = {after.next[-2], word, end, nullptr};
+  alarm(60);  // the timer does not survive execve
+  execv(arguments[0], arguments);
+  perror("helper: execv");
+  _exit(126);
+}
+
 void left(const char*, words after) {
   if (fork_capped() == 0) proceed(after);
   _exit(0);

@@ -172,8 +172,8 @@ INSTANCE_GUARD_NO_SANITIZE inline int view_stat(const process_view& view, proces
 }
 
 /// The same, and where its program, stack, arguments and environment are in its memory, as one
-/// number: of each execve(2) another one, while a copy by fork has its parent's. 0: it has none, or
-/// does not show it to the caller.
+/// number: of each execve(2) another one, while a copy by fork has its parent's. 0: it has none,
+/// does not show it to the caller, or it tells nothing.
 INSTANCE_GUARD_NO_SANITIZE inline int view_stat_and_image(const process_view& view, process_stat& out,
                                                           uint64_t& image) noexcept {
   char text[1024];
@@ -193,7 +193,10 @@ INSTANCE_GUARD_NO_SANITIZE inline int view_stat_and_image(const process_view& vi
     }
     while (at < end && *at != ' ') ++at;
   }
-  if (last == 0) image = 0;  // no end of an environment
+  // It ends at the very top of what a program can have, on each machine: nothing of it is at random
+  // places (setarch -R, randomize_va_space), and another image may be in the same ones.
+  constexpr uint64_t at_the_top = 0x7ffe0000U;
+  if (last == 0 || (last & at_the_top) == at_the_top) image = 0;
   return 0;
 }
 
