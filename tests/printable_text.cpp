@@ -6,6 +6,7 @@
 #include <instance_guard/detail/printable_text.hpp>
 
 using instance_guard::detail::age_text;
+using instance_guard::detail::escaped;
 using instance_guard::detail::printable;
 using namespace std::chrono_literals;
 
@@ -25,6 +26,8 @@ TEST_CASE("nothing that a terminal obeys gets through") {
 
 TEST_CASE("broken UTF-8 is one question mark a byte") {
   CHECK(printable("\xff\xfe") == "??");
+  CHECK(escaped("a\nb\x1b[31m\xff") == "a\\x0ab\\x1b[31m\\xff");
+  CHECK(escaped("\xc3\xa9") == "\xc3\xa9");
   CHECK(printable("\xc3") == "?");
   CHECK(printable("\xc0\xaf") == "??");  // overlong '/'
   CHECK(printable("\xe0\x80\xaf") == "???");

@@ -62,6 +62,16 @@ void stage_wrapped(stage& s) {
   wrapped("by-sh", {"sh", "-c"});
   wrapped("by-timeout", {"timeout", "7d"});
   wrapped("by-uv", {"uv", "run"});
+  // npm writes a title over its arguments.
+  const bot by_npm{s, "by-npm"};
+  by_npm.managed();
+  by_npm.by_hand([&] {
+    s.start([&] { s.become(by_npm.as(by_npm.label(), "duplicate")); });
+    s.become({.label = "duplicate.by-npm: wrapper",
+              .arguments = {"npm start"},
+              .executable = s.program("usr/bin/node"),
+              .directory = by_npm.directory});
+  });
   // env(1) is gone when its program runs; nohup(1) too.
   const bot by_env{s, "by-env"};
   by_env.managed();
@@ -122,6 +132,26 @@ void stage_spelled(stage& s) {
                 .executable = s.program("usr/bin/python3.11")});
     });
   });
+
+  // A directory, or a name without its end: the interpreter knows which file is meant.
+  const auto implied = [&](const std::string& name, const char* interpreter, const std::string& file, std::string word) {
+    const std::string directory = s.path("home/knox/" + name);
+    const std::string path = s.file("home/knox/" + name + "/" + file);
+    const auto as = [&, interpreter](const std::string& label, const std::string& truth, const std::string& script) {
+      return actor{.label = label,
+                   .truth = truth,
+                   .arguments = {interpreter, script},
+                   .executable = s.program(std::string("usr/bin/") + interpreter),
+                   .directory = directory};
+    };
+    s.start_managed(name + ".service", [&] { s.become(as("duplicate." + name + ": managed", "keep", path)); });
+    s.start_in_shell("duplicate." + name, [&] {
+      s.start_job([&] { s.become(as("duplicate." + name, "duplicate", word)); });
+    });
+  };
+  implied("by-directory", "python3.11", "seer/__main__.py", "seer");
+  implied("by-dot", "node", "index.js", ".");
+  implied("by-stem", "node", "server.js", "./server");
 
   const bot checkout{s, "by-checkout"};
   const std::string config = "[core]\n\tbare = false\n[remote \"origin\"]\n\turl = ";

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -51,8 +52,8 @@ inline bool is_generic_script(std::string_view path) noexcept {
 inline std::string short_path(std::string_view path) {
   const std::string_view name = base_name(path);
   const std::string_view directory = directory_name(path);
-  if (directory.empty() || directory == "bin" || is_generic_script(path)) return printable(name);
-  return printable(directory) + "/" + printable(name);
+  if (directory.empty() || directory == "bin" || is_generic_script(path)) return escaped(name);
+  return escaped(directory) + "/" + escaped(name);
 }
 
 /// __main__.py and main.py of one directory start the same program.
@@ -82,6 +83,19 @@ inline bool set_module_path(census_program& out, const std::string& directory, c
   return false;
 }
 
+/// "python3 shiva", of a directory, and "node ." or "node index": what the interpreter looks for then.
+inline void set_implied_path(census_program& out, const std::string& absolute, const census_view& view) {
+  const std::vector<passed_link> links = out.links;
+  constexpr std::string_view of_python[] = {"/__main__.py"};
+  constexpr std::string_view of_node[] = {".js", "/index.js"};
+  const auto look_for = [&](std::string_view end) {
+    if (out.path.empty()) set_path(out, absolute + std::string(end), view);
+  };
+  if (out.interpreter == language::python) std::for_each(std::begin(of_python), std::end(of_python), look_for);
+  if (out.interpreter == language::node) std::for_each(std::begin(of_node), std::end(of_node), look_for);
+  if (out.path.empty()) out.links = links;
+}
+
 inline void resolve_script(census_process& of, const interpreted& found, bool same_root, const census_view& view) {
   census_program& out = of.program;
   const std::string& directory = of.details->working_directory.path;
@@ -92,12 +106,12 @@ inline void resolve_script(census_process& of, const interpreted& found, bool sa
     out.module = true;
     if (same_root && out.interpreter == language::python && set_module_path(out, directory, found.name, view)) {
       out.key = "s:" + folded(out.path);
-      out.shown = ends_with(out.path, "/__main__.py") ? printable(found.name) : short_path(out.path);
+      out.shown = ends_with(out.path, "/__main__.py") ? escaped(found.name) : short_path(out.path);
       return;
     }
     const std::string_view interpreter = arguments.front();
     out.key = "m:" + found.name + "@" + (starts_with(interpreter, "/") ? parent_path(interpreter) : "");
-    out.shown = printable(found.name);
+    out.shown = escaped(found.name);
     out.generic = true;
     return;
   }
@@ -105,6 +119,7 @@ inline void resolve_script(census_process& of, const interpreted& found, bool sa
   if (starts_with(found.name, "/dev/") || starts_with(found.name, "/proc/")) return;
   const std::string absolute = absolute_path(directory, found.name);
   if (same_root) set_path(out, absolute, view);
+  if (same_root && out.path.empty()) set_implied_path(out, absolute, view);
   const std::string& path = out.path.empty() ? absolute : out.path;
   out.generic = is_generic_script(path);
   out.key = "s:" + folded(path);
@@ -198,7 +213,7 @@ inline void resolve_program(census_process& of, const census_view& view) {
       out.key = "b:" + path;
       out.generic = is_installed_file(path);
     }
-    out.shown = printable(name);
+    out.shown = escaped(name);
     for (std::size_t i = 1; i < arguments.size(); ++i) out.rest.push_back(arguments[i]);
     if (same_root && starts_with(out.given, "/")) out.links = view.follow(out.given).links;
   } else {
@@ -207,7 +222,9 @@ inline void resolve_program(census_process& of, const census_view& view) {
       resolve_script(of, found, same_root, view);
     else if (out.interpreter == language::shell && of.role == process_role::unknown)
       of.role = found.kind == interpreted::what::text ? process_role::wrapper : process_role::shell;
-    if (out.shown.empty()) out.shown = printable(name);
+    else if (arguments.size() == 1)
+      out.given = arguments.front().substr(0, arguments.front().find(' '));  // a title: "npm start"
+    if (out.shown.empty()) out.shown = escaped(name);
   }
   const std::string_view script = base_name(out.key.empty() ? out.given : out.key);
   if (of.role == process_role::unknown) of.role = role_of_agent(script);

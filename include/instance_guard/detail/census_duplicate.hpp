@@ -137,7 +137,7 @@ inline std::string argument_difference(const census_process& of, const census_pr
   const auto missing = [&](char sign, const std::vector<std::string>& from, const std::vector<std::string>& in) {
     for (const std::string& each : from)
       if (std::find(in.begin(), in.end(), each) == in.end() && text.size() < 60)
-        text += (text.empty() ? "" : " ") + std::string(1, sign) + shortened(printable(each), 40);
+        text += (text.empty() ? "" : " ") + std::string(1, sign) + shortened(escaped(each), 40);
   };
   missing('+', of.program.rest, than.program.rest);
   missing('-', than.program.rest, of.program.rest);
@@ -230,7 +230,7 @@ inline std::string_view why_to_keep(const instance& keep, const census_process& 
 
 /// One ghost of a set: the first is kept.
 inline void report_duplicate(census_view& view, const instance& keep, const std::vector<instance>& extra,
-                             severity level, census& out) {
+                             severity level, const census_options& options, census& out) {
   ghost one;
   one.kind = ghost_kind::duplicate;
   one.level = level;
@@ -240,7 +240,7 @@ inline void report_duplicate(census_view& view, const instance& keep, const std:
   census_entry first = entry_of(kept);
   first.keep = true;
   one.processes.push_back(std::move(first));
-  std::vector<pid_t> ending;
+  std::vector<const census_process*> ending;
   bool elsewhere = false, differs = false, guarded = !kept.manager().holds.empty() || keep.rank == 1;
   for (const instance& each : extra) {
     census_process& of = view.all[each.index];
@@ -254,7 +254,7 @@ inline void report_duplicate(census_view& view, const instance& keep, const std:
     if (each.orphan) entry.proof.push_back({"left_over", "true"});
     guarded = guarded || !of.manager().holds.empty();
     of.reported = of.extra = true;
-    ending.push_back(of.pid());
+    ending.push_back(&of);
     one.processes.push_back(std::move(entry));
   }
   one.headline = one.program + " runs " + std::to_string(extra.size() + 1) + " times";
@@ -271,8 +271,7 @@ inline void report_duplicate(census_view& view, const instance& keep, const std:
   if (differs) one.why += ", with other arguments";
   one.why += guarded ? "; not each holds the guard" : "; neither holds a guard, so nothing stops both";
   one.proof = {{"program", kept.program.path}, {"kept_because", std::string(because)}};
-  one.remedy = reap_command(ending);
-  if (extra.front().rank == 2) one.remedy = "systemctl stop " + pasteable(view.all[extra.front().index].manager().name);
+  one.remedy = ending_remedy(ending, age_option(options));
   out.ghosts.push_back(std::move(one));
 }
 
@@ -304,7 +303,7 @@ inline void judge_set(census_view& view, std::vector<instance> set, const census
       extra.push_back(set[i]);
       level = std::max(level, found);
     }
-    if (!extra.empty()) report_duplicate(view, set[keep], extra, level, out);
+    if (!extra.empty()) report_duplicate(view, set[keep], extra, level, options, out);
   }
 }
 

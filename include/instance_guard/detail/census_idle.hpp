@@ -29,13 +29,13 @@ inline std::string held_text(const std::vector<const census_process*>& all) {
   for (const census_process* each : all) {
     memory += each->info->resident_bytes;
     for (const std::string& name : each->manager().holds)
-      guards += (guards.empty() ? ", the guard " : ", ") + printable(name);
+      guards += (guards.empty() ? ", the guard " : ", ") + escaped(name);
     if (text.size() >= 120) {
       ++untold;
       continue;
     }
     const std::string& shown = each->program.shown;
-    text += (text.empty() ? "" : ", ") + (shown.empty() ? printable(each->info->name()) : shown) + " (pid " +
+    text += (text.empty() ? "" : ", ") + (shown.empty() ? escaped(each->info->name()) : shown) + " (pid " +
             std::to_string(each->pid()) + ")";
   }
   if (untold > 0) text += ", " + std::to_string(untold) + " more";
@@ -114,7 +114,7 @@ inline void note_idle_agents(const census_view& view, const census_options& opti
     found.kind = note_kind::idle_session;
     found.processes.push_back(entry_of(agent));
     for (const census_process* each : held) found.processes.push_back(entry_of(*each));
-    found.text = printable(one.agent) + " (pid " + std::to_string(agent.pid()) + ", " + age_text(view.age(agent)) +
+    found.text = escaped(one.agent) + " (pid " + std::to_string(agent.pid()) + ", " + age_text(view.age(agent)) +
                  ", " + agent.manager().text() + ") has no terminal, and took " +
                  age_text(std::chrono::duration_cast<std::chrono::seconds>(used)) +
                  " of processor time since it started: perhaps nobody uses it; it holds ";

@@ -195,7 +195,7 @@ inline bool set_starter(const census_view& view, const census_process& of, proce
     if (starts_with(which, "containerd-shim") || which == "conmon")
       return is(manager_kind::container, of.origin().container);
     if (of.info->terminal != 0) return is(manager_kind::terminal, "");
-    return is(manager_kind::program, printable(which));
+    return is(manager_kind::program, escaped(which));
   }
   out.process = 0;
   return false;
@@ -253,7 +253,7 @@ inline process_manager manager_of(const census_view& view, const std::vector<loc
   if (const census_process* parent = view.parent(of); parent != nullptr && parent->pid() != 1) {
     result.kind = manager_kind::program;
     result.process = parent->pid();
-    result.name = printable(parent->info->name());
+    result.name = escaped(parent->info->name());
   }
   return result;
 }
@@ -271,7 +271,7 @@ inline const process_manager& census_process::manager() const {
 namespace instance_guard {
 
 inline std::string process_manager::text() const {
-  const std::string safe = detail::printable(name);
+  const std::string safe = detail::escaped(name);
   std::string result;
   switch (kind) {
     case manager_kind::unit: return "systemd unit " + safe;

@@ -15,7 +15,7 @@
 namespace instance_guard::detail {
 
 inline std::string described(const census_view& view, const census_process& of) {
-  const std::string program = of.program.shown.empty() ? printable(of.info->name()) : of.program.shown;
+  const std::string program = of.program.shown.empty() ? escaped(of.info->name()) : of.program.shown;
   return program + " (pid " + std::to_string(of.pid()) + ", " + age_text(view.age(of)) + ", " + of.manager().text() +
          ")";
 }
@@ -36,7 +36,7 @@ inline void note_left(const census_view& view, const std::vector<left_process>& 
     if (left[i].is == left_as::perhaps_used)
       add_note(
           out, note_kind::living_agent,
-          described(view, of) + " was left by its parent; a living " + printable(of.manager().session) + " may use it",
+          described(view, of) + " was left by its parent; a living " + escaped(of.manager().session) + " may use it",
           of);
     if (left[i].is == left_as::detached)
       add_note(out, note_kind::detached, described(view, of) + " is detached: on purpose, it seems", of);

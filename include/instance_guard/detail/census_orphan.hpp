@@ -91,7 +91,7 @@ inline std::string program_of_tree(const std::vector<const census_process*>& tre
   for (std::size_t i = begin; i < tree.size(); ++i)
     if (tree[i]->role == process_role::program && tree[i]->program.interpreter != language::shell)
       return tree[i]->program.shown;
-  return tree[begin]->program.shown.empty() ? printable(tree[begin]->info->name()) : tree[begin]->program.shown;
+  return tree[begin]->program.shown.empty() ? escaped(tree[begin]->info->name()) : tree[begin]->program.shown;
 }
 
 /// The agents whose sessions they were started in: "claude", "claude, codex"; and how many
@@ -113,7 +113,7 @@ inline ended_sessions ended_sessions_of(const ghost& one) {
     if (std::find(seen.begin(), seen.end(), key) == seen.end()) seen.push_back(std::move(key));
     if (std::find(agents.begin(), agents.end(), from.session) != agents.end()) continue;
     agents.push_back(from.session);
-    result.agents += (result.agents.empty() ? "" : ", ") + printable(from.session);
+    result.agents += (result.agents.empty() ? "" : ", ") + escaped(from.session);
   }
   result.count = seen.size();
   return result;
@@ -133,7 +133,7 @@ inline std::string why_left(const ghost& one, const ended_sessions& from, const 
   for (const census_entry& each : one.processes)
     if (const census_process* parent = view.find(each.process.parent);
         parent != nullptr && parent->pid() == each.process.parent) {
-      why = "parent is " + printable(parent->info->name());
+      why = "parent is " + escaped(parent->info->name());
       break;
     }
   why += std::string(", no service is ") + (roots == 1 ? "its" : "theirs");
@@ -186,8 +186,8 @@ inline void report_orphans(census_view& view, const std::vector<left_process>& l
       one.headline += ", " + counted(from.count, "ended session");
       if (from.agents != "session") one.headline += " of " + from.agents;
     }
-    if (count == 1) one.remedy = reap_command({one.processes.front().process.id.pid});
-    else one.remedy = "instance-guard reap --orphans --dry-run";
+    if (count == 1) one.remedy = reap_command({one.processes.front().process.id.pid}, age_option(options));
+    else one.remedy = "instance-guard reap --orphans --dry-run" + age_option(options);
     if (from.count > 0) one.proof.push_back({"ended_sessions", std::to_string(from.count)});
   }
 }

@@ -49,7 +49,7 @@ inline void report_service(census_view& view, const service_rule& rule, const st
   state.found = found.size();
   for (const instance& each : found) state.processes.push_back(view.all[each.index].info->id);
   out.services.push_back(std::move(state));
-  const std::string name = printable(rule.name);
+  const std::string name = escaped(rule.name);
   if (found.size() < rule.count) {
     note missing;
     missing.kind = note_kind::service_missing;
@@ -66,7 +66,7 @@ inline void report_service(census_view& view, const service_rule& rule, const st
   one.headline = name + " runs " + std::to_string(found.size()) + " times, " + std::to_string(rule.count) + " should";
   one.why = "declared: " + std::to_string(rule.count) + " of it";
   one.proof = {{"service", rule.name}, {"expected", std::to_string(rule.count)}};
-  std::vector<pid_t> ending;
+  std::vector<const census_process*> ending;
   for (std::size_t i = 0; i < found.size(); ++i) {
     census_process& of = view.all[found[i].index];
     census_entry entry = entry_of(of);
@@ -75,7 +75,7 @@ inline void report_service(census_view& view, const service_rule& rule, const st
     if (!entry.keep && (of.extra || young || !of.alive())) continue;
     if (!entry.keep) {
       of.reported = of.extra = true;
-      ending.push_back(of.pid());
+      ending.push_back(&of);
       if (found[i].rank < found.front().rank) one.level = severity::critical;
     }
     one.processes.push_back(std::move(entry));
@@ -83,8 +83,9 @@ inline void report_service(census_view& view, const service_rule& rule, const st
   if (ending.empty()) return;
   one.user = one.processes.front().process.user;
   // Without what was declared it would be no ghost for who looks again.
-  one.remedy = reap_command(ending) + " --service " +
-               pasteable(rule.name + "=" + rule.pattern + "=" + std::to_string(rule.count));
+  one.remedy = ending_remedy(ending, " --service " +
+                                         pasteable(rule.name + "=" + rule.pattern + "=" + std::to_string(rule.count)) +
+                                         age_option(options));
   out.ghosts.push_back(std::move(one));
 }
 
@@ -104,8 +105,8 @@ inline void report_blocked(census_view& view, const std::vector<lock_status>& lo
     one.kind = ghost_kind::duplicate;
     one.level = severity::critical;
     one.user = holder->info->user;
-    one.program = printable(each.name);
-    one.headline = one.program + ": " + printable(last->started_from) + " is kept out";
+    one.program = escaped(each.name);
+    one.headline = one.program + ": " + escaped(last->started_from) + " is kept out";
     one.why = "its start was refused; the guard is held by " + named(*holder) + ", " + manager.text() +
               ", which no service manager looks after";
     one.remedy = "instance-guard stop " + pasteable(each.name);

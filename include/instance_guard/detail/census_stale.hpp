@@ -112,13 +112,13 @@ inline std::string local_dates(wall_time first, wall_time last) {
 }
 
 inline std::string change_text(const code_change& change, std::size_t libraries, wall_time now) {
-  const std::string path = printable(change.path);
+  const std::string path = escaped(change.path);
   if (change.what == "executable_deleted") return "its file " + path + " was deleted" + ago(change.at, now);
   if (change.what == "executable_replaced") return "its file " + path + " was replaced" + ago(change.at, now);
   if (change.what == "script_newer") return path + " was written to" + ago(change.at, now) + ", after it started";
   if (change.what == "package_newer") return path + " was written to" + ago(change.at, now) + ", after it started";
   if (change.what == "link_moved")
-    return "started through " + path + ", which leads to " + printable(change.now) + " since" + ago(change.at, now);
+    return "started through " + path + ", which leads to " + escaped(change.now) + " since" + ago(change.at, now);
   return counted(libraries, "library was", "libraries were") + " replaced under it, such as " + path +
          ago(change.at, now);
 }
@@ -147,8 +147,8 @@ inline std::string git_text(const stale_code& code, std::optional<int> commits, 
   return text;
 }
 
-inline void add_stale(const census_process& of, const stale_code& code, const census_options& options, wall_time now,
-                      census_entry& entry, ghost& one) {
+inline void add_stale(const stale_code& code, const census_options& options, wall_time now, census_entry& entry,
+                      ghost& one) {
   const std::optional<int> commits = count_commits(code, options);
   std::string why;
   if (code.git.how == git_move::reading::moved) {
@@ -169,8 +169,29 @@ inline void add_stale(const census_process& of, const stale_code& code, const ce
   if (one.why.empty()) {
     one.why = why;
     one.proof = entry.proof;
-    one.remedy = restart_command(of.manager(), of.pid());
   }
+}
+
+/// What starts these again, or ends those that nobody would: not what ends with its parent, or as a duplicate.
+inline std::string stale_remedy(const census_view& view, const ghost& one) {
+  remedy_text result;
+  std::vector<pid_t> pids;
+  const auto is_of_it = [&](const census_process* of) {
+    return of != nullptr && std::any_of(one.processes.begin(), one.processes.end(),
+                                        [&](const census_entry& each) { return each.process.id == of->info->id; });
+  };
+  for (const census_entry& each : one.processes) {
+    const census_process* of = view.find(each.process.id.pid);
+    if (of == nullptr || of->extra || is_of_it(view.parent(*of))) continue;
+    const process_manager& manager = of->manager();
+    std::string command = manager_command("restart", manager, of->pid());
+    if (command.empty() && manager.kind == manager_kind::guard)
+      command = "instance-guard stop " + pasteable(manager.name);
+    if (command.empty()) pids.push_back(of->pid());
+    else result.add(std::move(command));
+  }
+  if (!pids.empty()) result.add(reap_command(pids, {}));
+  return result.text.empty() ? "ends with the duplicate above" : result.text;
 }
 
 /// What could not be read of checkouts.
@@ -225,25 +246,22 @@ inline void report_stale(const census_view& view, const std::vector<stale_code>&
     }
     ghost& one = out.ghosts[at->second];
     census_entry entry = entry_of(of);
-    add_stale(of, code[i], options, now, entry, one);
+    add_stale(code[i], options, now, entry, one);
     one.processes.push_back(std::move(entry));
   }
   for (const auto& [key, at] : known) {
     ghost& one = out.ghosts[at];
-    bool all = true;
     wall_time first = one.processes.front().process.started_at, last = first;
     for (const census_entry& each : one.processes) {
       first = std::min(first, each.process.started_at);
       last = std::max(last, each.process.started_at);
-      const census_process* of = view.find(each.process.id.pid);
-      all = all && of != nullptr && of->extra;
     }
     const std::size_t count = one.processes.size();
     one.headline =
         (count == 1 ? one.program + ", pid " + std::to_string(one.processes.front().process.id.pid) + ", runs"
                     : std::to_string(count) + " x " + one.program + " run") +
         " code of " + local_dates(first, last) + " that has been replaced";
-    if (all) one.remedy = "ends with the duplicate above";
+    one.remedy = stale_remedy(view, one);
   }
   if (!upgraded.processes.empty()) {
     upgraded.kind = note_kind::replaced_libraries;

@@ -1,6 +1,8 @@
 // layer 4: the words of a census, and how a process is put into a finding.
 #pragma once
 
+#include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -41,20 +43,21 @@ inline std::string shortened(std::string text, std::size_t limit) {
 
 /// A word that a shell reads back as it is.
 inline std::string pasteable(std::string_view word) {
-  const std::string safe = printable(word);
   constexpr std::string_view plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@._:-/+=%,";
-  if (!safe.empty() && safe.find_first_not_of(plain) == std::string::npos) return safe;
-  std::string result = "'";
-  for (const char c : safe) {
-    if (c == '\'') result += "'\\''";
-    else result += c;
+  if (!word.empty() && word.find_first_not_of(plain) == std::string_view::npos) return std::string(word);
+  const bool harmless = escaped(word) == word;
+  std::string quoted;
+  for (const char c : word) {
+    if (c == '\'') quoted += harmless ? "'\\''" : "\\'";
+    else if (c == '\\' && !harmless) quoted += "\\\\";
+    else quoted += c;
   }
-  return result + "'";
+  return harmless ? "'" + quoted + "'" : "$'" + escaped(quoted) + "'";
 }
 
 /// "pid 812 (python3)".
 inline std::string named(const process_info& process) {
-  return "pid " + std::to_string(process.id.pid) + " (" + printable(process.name()) + ")";
+  return "pid " + std::to_string(process.id.pid) + " (" + escaped(process.name()) + ")";
 }
 
 /// "pid 812 (worker.py)": by what it runs, where that is known.
@@ -74,24 +77,62 @@ inline census_entry entry_of(const census_process& of) {
   return entry;
 }
 
-/// What starts a managed process again, or ends one that nobody manages.
-inline std::string restart_command(const process_manager& manager, pid_t pid) {
+/// What its manager does with a process: `verb` is "stop" or "restart". Empty: it has none that would
+/// start it again.
+inline std::string manager_command(std::string_view verb, const process_manager& manager, pid_t pid) {
+  const std::string what(verb);
   switch (manager.kind) {
-    case manager_kind::unit: return "systemctl restart " + pasteable(manager.name);
-    case manager_kind::user_unit: return "systemctl --user restart " + pasteable(manager.name);
+    case manager_kind::unit: return "systemctl " + what + " " + pasteable(manager.name);
+    case manager_kind::user_unit: return "systemctl --user " + what + " " + pasteable(manager.name);
     case manager_kind::container:
-      if (!is_container_digest(manager.name)) return "restart its container, " + pasteable(manager.name);
-      return "docker restart " + manager.name.substr(0, 12);
-    case manager_kind::guard: return "instance-guard stop " + pasteable(manager.name);
-    default: return "instance-guard reap " + std::to_string(pid);
+      if (!is_container_digest(manager.name)) return what + " its container, " + pasteable(manager.name);
+      return "docker " + what + " " + manager.name.substr(0, 12);
+    case manager_kind::supervisor: return what + " it in " + escaped(manager.name) + ", pid " + std::to_string(pid);
+    default: return {};
   }
 }
 
-/// "instance-guard reap 60211 60345".
-inline std::string reap_command(const std::vector<pid_t>& pids) {
+/// "60s", "10m", "2h".
+inline std::string duration_text(std::chrono::seconds value) {
+  const auto count = value.count();
+  if (count >= 3600 && count % 3600 == 0) return std::to_string(count / 3600) + "h";
+  if (count >= 60 && count % 60 == 0) return std::to_string(count / 60) + "m";
+  return std::to_string(count) + "s";
+}
+
+/// " --min-age 60s": for who looks again, younger ones would be no ghosts. Empty: they are as old.
+inline std::string age_option(const census_options& options) {
+  if (options.min_age >= census_options().min_age) return {};
+  return " --min-age " + duration_text(std::max(options.min_age, std::chrono::seconds(0)));
+}
+
+/// "instance-guard reap 60211 60345": `words` are the options that make them ghosts.
+inline std::string reap_command(const std::vector<pid_t>& pids, const std::string& words) {
   std::string command = "instance-guard reap";
   for (const pid_t each : pids) command += " " + std::to_string(each);
-  return command;
+  return command + words;
+}
+
+/// Commands to type, each once.
+struct remedy_text {
+  std::string text = {};
+  std::vector<std::string> told = {};
+  void add(std::string command) {
+    if (command.empty() || std::find(told.begin(), told.end(), command) != told.end()) return;
+    text += (text.empty() ? "" : "; ") + command;
+    told.push_back(std::move(command));
+  }
+};
+
+/// What ends these: those that somebody would start again by their managers, all others by identity.
+inline std::string ending_remedy(const std::vector<const census_process*>& all, const std::string& words) {
+  remedy_text result;
+  std::vector<pid_t> pids;
+  for (const census_process* each : all)
+    if (manager_command("stop", each->manager(), each->pid()).empty()) pids.push_back(each->pid());
+  if (!pids.empty()) result.add(reap_command(pids, words));
+  for (const census_process* each : all) result.add(manager_command("stop", each->manager(), each->pid()));
+  return result.text;
 }
 
 }  // namespace instance_guard::detail

@@ -15,7 +15,10 @@ namespace instance_guard::detail {
 inline std::string zombie_remedy(const census_process* parent) {
   if (parent == nullptr) return "look at its parent: it is not in this pid namespace";
   if (parent->pid() == 1) return "give the container an init: docker run --init, or tini as its first process";
-  if (parent->manager().is_service()) return restart_command(parent->manager(), parent->pid());
+  if (const std::string command = manager_command("restart", parent->manager(), parent->pid()); !command.empty())
+    return command;
+  if (parent->manager().kind == manager_kind::guard)
+    return "instance-guard stop " + pasteable(parent->manager().name);
   return "restart its parent, " + named(*parent) + ": it does not reap";
 }
 
@@ -44,7 +47,7 @@ inline void find_zombies(const census_view& view, const process_table* earlier, 
       ghost one;
       one.kind = ghost_kind::zombie;
       one.user = each.info->user;
-      one.program = printable(each.info->name());
+      one.program = escaped(each.info->name());
       one.remedy = zombie_remedy(parent);
       one.proof = {{"state", "Z"}, {"parent", std::to_string(each.info->parent)}};
       if (parent != nullptr) {

@@ -45,4 +45,22 @@ inline std::string printable(std::string_view text) {
   return result;
 }
 
+/// The same with the byte itself, as "\x1b": where a name is told that somebody may have to find.
+inline std::string escaped(std::string_view text) {
+  constexpr char digits[] = "0123456789abcdef";
+  std::string result;
+  result.reserve(text.size());
+  while (!text.empty()) {
+    const std::size_t length = drawable(text);
+    if (length == 0) {
+      const auto value = static_cast<unsigned char>(text.front());
+      result += {'\\', 'x', digits[value >> 4U], digits[value & 0xfU]};
+    } else {
+      result += text.substr(0, length);
+    }
+    text.remove_prefix(length == 0 ? 1 : length);
+  }
+  return result;
+}
+
 }  // namespace instance_guard::detail
