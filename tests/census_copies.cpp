@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -177,5 +178,27 @@ TEST_CASE("what has ended since the table was read is not told as one to be ende
   extra.signal(SIGKILL);
   extra.wait();
   CHECK(!told());
+  s.end();
+}
+
+TEST_CASE("what could not be looked at for want of descriptors is a fault, and not no ghost") {
+  const scene s;
+  program kept = s.start(s.words({"sleep"}));
+  REQUIRE(kept.read_until("ready"));
+  program extra = s.start(s.words({"sleep"}));
+  REQUIRE(extra.read_until("ready"));
+  census_options options;
+  options.min_age = std::chrono::seconds(0);
+  options.services = {{"helper", s.helper() + " sleep$", 1}};
+  forked looks([&](const support::teller&) {
+    const process_table table = process_table::read(census_read_options());
+    const rlimit none = {3, 3};
+    if (::setrlimit(RLIMIT_NOFILE, &none) != 0) return 1;
+    std::error_code ec;
+    const census result = take_census(table, nullptr, options, ec);
+    if (ec != std::errc::too_many_files_open || !result.ghosts.empty()) return 2;
+    return managers_of(table, ec).empty() && ec == std::errc::too_many_files_open ? 0 : 3;
+  });
+  CHECK(looks.wait().code() == 0);
   s.end();
 }

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <functional>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -237,6 +238,35 @@ TEST_CASE("what is too many by a declaration alone ends where that is declared a
     const tool_result got = reap(s, at_once({pid, "--service", "one=" + s.helper()}));
     if (!expect(got.code == 0 && got.says("ended 1 process\n"), "one too many", got)) return 4;
     return second.ended() && !first.ended() ? 0 : 5;
+  });
+}
+
+TEST_CASE("what audit says is to be typed is typed as it is printed: also for what is too young for reap by itself") {
+  alone([](const scene& s) {
+    const auto typed = [&](const std::string& begin, const tool_result& audited) {
+      const std::size_t at = audited.out.find(begin);
+      std::vector<std::string> words;
+      if (at == std::string::npos) return words;
+      std::istringstream line(audited.out.substr(at, audited.out.find('\n', at) - at));
+      for (std::string word; line >> word;) words.push_back(word);
+      words.erase(words.begin());  // the tool's name
+      return words;
+    };
+    start_orphan(s);
+    const tool_result one = run_tool(s, {"audit", "--min-age", "0"});
+    const std::vector<std::string> reaps = typed("instance-guard reap ", one);
+    if (!expect(reaps.size() > 1, "a remedy", one)) return 1;
+    const tool_result ended = run_tool(s, reaps, {.merge_err = true});
+    if (!expect(ended.code == 0 && ended.says("ended 1 process\n") && s.empty(), "the one", ended)) return 2;
+    for (int i = 0; i < 5; ++i) start_orphan(s);
+    const tool_result several = run_tool(s, {"audit", "--min-age", "0"});
+    const std::vector<std::string> looks = typed("instance-guard audit ", several);
+    if (!expect(!looks.empty(), "how to see them all", several)) return 3;
+    const tool_result all = run_tool(s, looks);
+    for (const found_process& each : s.processes())
+      if (!expect(all.says(" " + std::to_string(each.pid) + " "), "each of them", all)) return 4;
+    const tool_result dry = run_tool(s, typed("instance-guard reap ", several), {.merge_err = true});
+    return expect(dry.code == 0 && dry.says("would end 5 processes\n"), "what would end", dry) ? 0 : 5;
   });
 }
 

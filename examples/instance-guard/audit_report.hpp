@@ -19,6 +19,7 @@ struct audit_report {
   std::optional<std::chrono::system_clock::time_point> last_ghost = {};  ///< of an earlier audit
   std::string host = {};
   std::string user = {};
+  std::string again = "instance-guard audit";  ///< what finds the same
   bool all_users = false;
   bool verbose = false;
   int exit_code = 0;

@@ -53,6 +53,8 @@ audit_report take_report(const audit_arguments& arguments) {
   report.host = host_name();
   report.user = user_name();
   report.all_users = arguments.census.all_users;
+  if (report.all_users) report.again += " --all-users";
+  if (arguments.census.min_age != census_arguments().min_age) report.again += " --min-age " + arguments.census.min_age;
   report.verbose = arguments.verbose;
   report.exit_code = exit_code_of(report.census);
   return report;

@@ -86,7 +86,7 @@ std::string plain_rows(const audit_report& report, const ghost& found, std::size
   }
   if (told < found.processes.size())
     text += row("",
-                "... " + std::to_string(found.processes.size() - told) + " more: instance-guard audit --kind " +
+                "... " + std::to_string(found.processes.size() - told) + " more: " + report.again + " --kind " +
                     std::string(to_string(found.kind)) + " --verbose",
                 8, columns);
   return text;

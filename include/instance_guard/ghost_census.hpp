@@ -33,8 +33,8 @@ inline read_options census_read_options(const census_options& options = {}) {
 /// is confirmed. Reads more of single processes (/proc), of the files that they run, and of the
 /// lock directories.
 ///
-/// `ec`: invalid_argument for a pattern that is no regular expression; not_enough_memory. What
-/// can't be read is no error but a blind spot.
+/// `ec`: invalid_argument for a pattern that is no regular expression; not_enough_memory;
+/// too_many_files_open. What can't be read otherwise is no error but a blind spot.
 inline census take_census(const process_table& now, const process_table* earlier, const census_options& options,
                           std::error_code& ec) noexcept {
   ec.clear();
@@ -51,7 +51,7 @@ inline census take_census(const process_table& now, std::error_code& ec) noexcep
 }
 
 /// Who manages each process of a table, in its order. Those of other users, of which only names
-/// can be read, may have nobody. `ec`: not_enough_memory.
+/// can be read, may have nobody. `ec`: not_enough_memory, too_many_files_open.
 inline std::vector<process_manager> managers_of(const process_table& table, const census_options& options,
                                                 std::error_code& ec) noexcept {
   ec.clear();
@@ -62,7 +62,9 @@ inline std::vector<process_manager> managers_of(const process_table& table, cons
     if (ec) return;
     detail::resolve_all(view, locks);
     for (const detail::census_process& each : view.all) result.push_back(each.manager());
+    ec = view.fault;
   });
+  if (ec) result.clear();
   return result;
 }
 inline std::vector<process_manager> managers_of(const process_table& table, std::error_code& ec) noexcept {
@@ -70,7 +72,7 @@ inline std::vector<process_manager> managers_of(const process_table& table, std:
 }
 
 /// Who manages one process of a table. It looks at all of them: for many use managers_of().
-/// A process that is not in the table has nobody. `ec`: not_enough_memory.
+/// A process that is not in the table has nobody. `ec`: not_enough_memory, too_many_files_open.
 inline process_manager managed_by(const process_table& table, const process_info& process,
                                   std::error_code& ec) noexcept {
   census_options options;

@@ -153,7 +153,8 @@ struct read_options {
   /// Executable, arguments and markers of a process that is a copy of its parent, by fork, and has
   /// executed nothing since are not read: see process_details::as_parent. It halves the time where
   /// there are many workers. Both have one image in memory, so the system tells; but not of a copy
-  /// that has written something else over its arguments, as a title.
+  /// that has written something else over its arguments, as a title. Of a process whose addresses
+  /// are not random it does not tell: all of it is read.
   bool skip_copies = false;
   std::optional<uid_t> details_of = {};  ///< details of this user's processes only
   std::string proc = {};                 ///< where it is mounted; empty: /proc

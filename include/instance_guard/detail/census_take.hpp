@@ -119,6 +119,8 @@ inline census take(const process_table& now, const process_table* earlier, const
   note_long_running(view, left, options, out);
   note_unseen(view, options, out);
   put_in_order(options, out);
+  // Half a census is none.
+  if (view.fault) ec = view.fault;
   return out;
 }
 

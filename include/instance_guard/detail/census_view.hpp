@@ -111,6 +111,7 @@ struct census_view {
   std::vector<living_agent> agents = {};
   slow_places slow = {};
   mutable std::unordered_map<std::string, followed_path> followed = {};  ///< many name the same files
+  mutable std::error_code fault = {};  ///< of the system, when a rule asked for more: that is not known then
   platform::directory_id own_root = platform::root_directory();
   std::string own_container = {};
   std::uint64_t own_pid_namespace = 0;
@@ -166,6 +167,13 @@ inline bool has_ended(const process_info& info) noexcept {
   return none && met == met_again;
 }
 
+/// Keeps what is no fault of the process that was looked at.
+inline void keep_fault(const census_view& view, const std::error_code& ec) noexcept {
+  for (const std::errc each :
+       {std::errc::too_many_files_open, std::errc::too_many_files_open_in_system, std::errc::not_enough_memory})
+    if (ec == each) view.fault = ec;
+}
+
 inline const process_details& census_process::origin() const {
   if (knows_origin) return *details;
   if (late.origin == nullptr) {
@@ -175,6 +183,7 @@ inline const process_details& census_process::origin() const {
       what.cgroup = true;
       std::error_code ec;
       *late.origin = view->table->details(*info, what, ec);
+      keep_fault(*view, ec);
       // Of one that is gone an empty answer is no answer: nobody would be its manager.
       late.gone = late.gone || ec || late.origin->cgroup_fault == std::errc::no_such_process;
     }
@@ -191,6 +200,7 @@ inline const std::vector<std::string>& census_process::own_arguments() const {
     what.max_arguments = most_arguments;
     std::error_code ec;
     auto own = std::make_unique<process_details>(view->table->details(*info, what, ec));
+    keep_fault(*view, ec);
     if (ec || own->arguments_fault) own->arguments = image->arguments;
     late.arguments = std::move(own);
   }
@@ -234,8 +244,10 @@ inline census_view make_census_view(const process_table& table, const census_opt
       const census_process* parent = nullptr;
       if (stored) one.details = table.stored_details(each);
       if (stored && one.details->as_parent) parent = view.find(each.parent);
-      if (!stored || (one.details->as_parent && parent == nullptr))
+      if (!stored || (one.details->as_parent && parent == nullptr)) {
         one.details = &view.read.emplace_back(table.details(each, all, ec));
+        keep_fault(view, ec);
+      }
       one.image = parent != nullptr ? parent->image : one.details;
       one.visible = !ec;
     }
