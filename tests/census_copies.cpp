@@ -120,8 +120,8 @@ TEST_CASE("nor is one whose parent has executed another program since") {
 TEST_CASE("nor where the addresses of a program are not random, and both have their words in the same places") {
   const scene s;
   // The child, and what its parent is by now, say that they are ready.
-  program parent = s.start(s.words({"turned", "sleep"}),
-                           {.before_exec = [] { return ::personality(ADDR_NO_RANDOMIZE) != -1; }});
+  program parent =
+      s.start(s.words({"turned", "sleep"}), {.before_exec = [] { return ::personality(ADDR_NO_RANDOMIZE) != -1; }});
   const auto first = parent.read_until("ready");
   if (const auto status = first ? std::nullopt : parent.wait(); status && status->exited() && status->code() == 77) {
     MESSAGE("skipped: personality(2) is not allowed here");

@@ -64,8 +64,8 @@ TEST_CASE("what is too many of a declared service is stopped by who looks after 
                             .with(bot(4, {"-d"}))
                             .take(options);
   REQUIRE(result.ghosts.size() == 1);
-  CHECK(result.ghosts[0].remedy == "instance-guard reap " + pid(4) +
-                                       " --service 'shiva=shiva/main\\.py=2'; systemctl stop c.service");
+  CHECK(result.ghosts[0].remedy ==
+        "instance-guard reap " + pid(4) + " --service 'shiva=shiva/main\\.py=2'; systemctl stop c.service");
 }
 
 TEST_CASE("younger ones than reap would see are told with the age that was asked for") {
@@ -89,8 +89,8 @@ TEST_CASE("younger ones than reap would see are told with the age that was asked
     return result;
   };
   using list = std::vector<std::string>;
-  CHECK(remedies(1min, 1) == list{"instance-guard reap " + pid(1) + " --min-age 1m",
-                                  "instance-guard reap " + pid(3) + " --min-age 1m"});
+  CHECK(remedies(1min, 1) ==
+        list{"instance-guard reap " + pid(1) + " --min-age 1m", "instance-guard reap " + pid(3) + " --min-age 1m"});
   CHECK(remedies(75s, 2) == list{"instance-guard reap " + pid(1) + " --min-age 75s",
                                  "instance-guard reap --orphans --dry-run --min-age 75s"});
   CHECK(remedies(0s, 0) == list{"instance-guard reap " + pid(1) + " --min-age 0s"});

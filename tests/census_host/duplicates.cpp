@@ -134,7 +134,8 @@ void stage_spelled(stage& s) {
   });
 
   // A directory, or a name without its end: the interpreter knows which file is meant.
-  const auto implied = [&](const std::string& name, const char* interpreter, const std::string& file, std::string word) {
+  const auto implied = [&](const std::string& name, const char* interpreter, const std::string& file,
+                           std::string word) {
     const std::string directory = s.path("home/knox/" + name);
     const std::string path = s.file("home/knox/" + name + "/" + file);
     const auto as = [&, interpreter](const std::string& label, const std::string& truth, const std::string& script) {
@@ -145,9 +146,8 @@ void stage_spelled(stage& s) {
                    .directory = directory};
     };
     s.start_managed(name + ".service", [&] { s.become(as("duplicate." + name + ": managed", "keep", path)); });
-    s.start_in_shell("duplicate." + name, [&] {
-      s.start_job([&] { s.become(as("duplicate." + name, "duplicate", word)); });
-    });
+    s.start_in_shell("duplicate." + name,
+                     [&] { s.start_job([&] { s.become(as("duplicate." + name, "duplicate", word)); }); });
   };
   implied("by-directory", "python3.11", "seer/__main__.py", "seer");
   implied("by-dot", "node", "index.js", ".");

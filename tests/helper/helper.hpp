@@ -60,8 +60,8 @@ void shorten(std::int64_t nanoseconds);
 // modifiers.cpp
 void cap(const char*, words), say_word(const char*, words), pgrp(const char*, words);
 void new_session(const char*, words), daemonized(const char*, words), forked(const char*, words);
-void turned(const char*, words), left(const char*, words), daemon_of_libc(const char*, words), ignoring(const char*, words),
-    blocking(const char*, words);
+void turned(const char*, words), left(const char*, words), daemon_of_libc(const char*, words),
+    ignoring(const char*, words), blocking(const char*, words);
 void handling(const char*, words), closed(const char*, words), cleared(const char*, words);
 void scrubbed(const char*, words), subreaper(const char*, words), undying(const char*, words);
 void renamed(const char*, words), undumpable(const char*, words), headless(const char*, words);

@@ -114,8 +114,8 @@ inline void note_idle_agents(const census_view& view, const census_options& opti
     found.kind = note_kind::idle_session;
     found.processes.push_back(entry_of(agent));
     for (const census_process* each : held) found.processes.push_back(entry_of(*each));
-    found.text = escaped(one.agent) + " (pid " + std::to_string(agent.pid()) + ", " + age_text(view.age(agent)) +
-                 ", " + agent.manager().text() + ") has no terminal, and took " +
+    found.text = escaped(one.agent) + " (pid " + std::to_string(agent.pid()) + ", " + age_text(view.age(agent)) + ", " +
+                 agent.manager().text() + ") has no terminal, and took " +
                  age_text(std::chrono::duration_cast<std::chrono::seconds>(used)) +
                  " of processor time since it started: perhaps nobody uses it; it holds ";
     held.insert(held.begin(), &agent);

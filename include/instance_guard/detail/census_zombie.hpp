@@ -17,8 +17,7 @@ inline std::string zombie_remedy(const census_process* parent) {
   if (parent->pid() == 1) return "give the container an init: docker run --init, or tini as its first process";
   if (const std::string command = manager_command("restart", parent->manager(), parent->pid()); !command.empty())
     return command;
-  if (parent->manager().kind == manager_kind::guard)
-    return "instance-guard stop " + pasteable(parent->manager().name);
+  if (parent->manager().kind == manager_kind::guard) return "instance-guard stop " + pasteable(parent->manager().name);
   return "restart its parent, " + named(*parent) + ": it does not reap";
 }
 
