@@ -14,10 +14,9 @@ namespace tool {
 namespace {
 
 [[noreturn]] int census_program(const invocation& call) {
-  const std::string program = helper_program("instance-guard-census");
-  // By it a program knows where it is itself.
-  if (program.empty() && ::access("/proc/self/exe", F_OK) != 0)
+  if (::access("/proc/self/exe", F_OK) != 0)
     throw std::runtime_error("/proc is not mounted here, and shows who runs: mount -t proc proc /proc");
+  const std::string program = helper_program("instance-guard-census");
   if (program.empty())
     throw std::runtime_error(
         "instance-guard-census is missing: it belongs beside the tool, or in "
