@@ -36,9 +36,14 @@ class [[nodiscard]] service_cgroup {
   }
   service_cgroup(const service_cgroup&) = delete;
   service_cgroup& operator=(const service_cgroup&) = delete;
-  /// Whatever is in it must be ending.
+  /// Whatever is in it must be ending; what is left in the groups below, held still or not, is ended here.
   ~service_cgroup() {
     if (path_.empty()) return;
+    std::ofstream(path_ + "/cgroup.freeze") << 0;
+    for (const std::string& each : below()) {
+      std::ofstream(each + "/cgroup.freeze") << 0;
+      std::ofstream(each + "/cgroup.kill") << 1;
+    }
     wait_until([&] {
       std::error_code ec;
       for (const auto& each : std::filesystem::directory_iterator(path_, ec))
@@ -80,8 +85,9 @@ class [[nodiscard]] service_cgroup {
   /// The groups that somebody has made below it.
   std::vector<std::string> below() const {
     std::vector<std::string> result;
-    for (const auto& each : std::filesystem::directory_iterator(path_))
-      if (each.is_directory()) result.push_back(each.path().string());
+    std::error_code ec;
+    for (const auto& each : std::filesystem::directory_iterator(path_, ec))
+      if (each.is_directory(ec)) result.push_back(each.path().string());
     return result;
   }
 
