@@ -158,11 +158,13 @@ inline bool is_alive_here(const process_identity& who) noexcept { return !is_els
 class [[nodiscard]] process_handle {
  public:
   process_handle() noexcept = default;
-  process_handle(process_handle&& other) noexcept
-      : who_(std::exchange(other.who_, {})), descriptor_(std::move(other.descriptor_)) {}
+  process_handle(process_handle&& other) noexcept : who_(other.who_), descriptor_(std::move(other.descriptor_)) {
+    other.who_ = {};
+  }
   process_handle& operator=(process_handle&& other) noexcept {
     if (this == &other) return *this;
-    who_ = std::exchange(other.who_, {});
+    who_ = other.who_;
+    other.who_ = {};
     descriptor_ = std::move(other.descriptor_);
     return *this;
   }

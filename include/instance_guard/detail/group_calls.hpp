@@ -198,15 +198,19 @@ inline termination_report process_group::terminate(std::chrono::milliseconds gra
       const auto mechanism = static_cast<containment>(answer.mechanism);
       if (!heard || mechanism < report.mechanism) report.mechanism = mechanism;
       heard = true;
+      // Not push_back, which takes a compiler ten times longer: they are few, and mostly none.
+      const std::size_t before = report.survivors.size();
+      std::vector<survivor> all(before + answer.count);
+      for (std::size_t k = 0; k < before; ++k) all[k] = std::move(report.survivors[k]);
       for (std::uint32_t k = 0; k < answer.count; ++k) {
-        survivor left;
+        survivor& left = all[before + k];
         left.process = self;
         left.process.pid = answer.left[k].pid;
         left.process.start_time = answer.left[k].start_time;
         left.name = detail::joined({answer.left[k].name});
         left.why = static_cast<survival>(answer.left[k].why);
-        report.survivors.push_back(std::move(left));
       }
+      report.survivors.swap(all);
     }
   });
   return report;

@@ -16,16 +16,15 @@ namespace instance_guard::detail {
 inline std::string warden_fault(std::string_view part, const group_options& options, std::error_code ec) {
   if (!is_signal(options.stop_signal))
     return joined({"children.stop_signal ", std::to_string(options.stop_signal), ": ", ec.message()});
-  std::string text = joined({part, ": ", ec.message()});
+  const char* cure = "";
   if (is(ec, std::errc::function_not_supported))
-    text +=
+    cure =
         ": the system refuses what keeps children together, such as PR_SET_CHILD_SUBREAPER"
         "\n  cure     allow it in the sandbox's filter, mount /proc (instance-guard doctor tries it)";
   if (is(ec, std::errc::resource_unavailable_try_again))
-    text += "\n  cure     raise the limit of processes (ulimit -u, pids.max)";
-  if (is(ec, std::errc::too_many_files_open))
-    text += "\n  cure     close descriptors, or raise their limit (ulimit -n)";
-  return text;
+    cure = "\n  cure     raise the limit of processes (ulimit -u, pids.max)";
+  if (is(ec, std::errc::too_many_files_open)) cure = "\n  cure     close descriptors, or raise their limit (ulimit -n)";
+  return joined({part, ": ", ec.message(), cure});
 }
 
 }  // namespace instance_guard::detail
@@ -239,7 +238,7 @@ inline single_instance single_instance::acquire_or_exit(std::string_view name,
   const bool says_first = terminal && !options.lock.cleanup_wait;
   detail::without_throwing(ec, [&] {
     single_instance_options first = options;
-    if (says_first) first.lock.cleanup_wait = std::chrono::milliseconds(0);
+    if (says_first) first.lock.cleanup_wait = std::optional<std::chrono::milliseconds>(std::chrono::milliseconds(0));
     result = acquire(name, first, ec);
   });
   // What is to be said may find no memory; then it is not said.
