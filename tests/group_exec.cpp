@@ -70,7 +70,7 @@ TEST_CASE("with reach::everything the orphans of before end, those of the progra
   REQUIRE(::mkdir((s / "locks").c_str(), 0700) == 0);
   // It starts nobody before the warden has noticed that it is another program, and ended those of before.
   REQUIRE(::mkfifo((s / "go").c_str(), 0600) == 0);
-  std::ofstream(s / "script") << "read line < " << (s / "go") << "\nsleep 0.02 || exit 9\n"
+  std::ofstream(s / "script") << "read line < " << (s / "go") << "\nsleep 1 || exit 9\n"
                               << s.helper() << " daemon sleep >/dev/null\nexit 25\n";
   forked owner([&](teller test) {
     single_instance_options options{.ends = reach::everything};
