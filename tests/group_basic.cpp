@@ -179,6 +179,19 @@ TEST_CASE("whoever ends within the grace is not killed, and nobody waits longer"
   CHECK(c.wait().code() == 0);
 }
 
+TEST_CASE("what a child starts in answer to the stop signal has the grace for its work") {
+  const scene s;
+  process_group group;
+  child c = group.spawn({"sh", "-c",
+                         "trap 'sleep 0.1 && sh -c \"sleep 0.1 && echo inner\" && echo done; exit 7' TERM; echo ready; "
+                         "while :; do sleep 0.02; done"},
+                        {.out = stdio::pipe()});
+  REQUIRE(is_ready(c));
+  CHECK(group.terminate(20s).proven_empty);
+  CHECK(read_all(c.out()) == "inner\ndone\n");
+  CHECK(c.wait().code() == 7);
+}
+
 TEST_CASE("a stopped child hears the stop signal too") {
   const scene s;
   process_group group;

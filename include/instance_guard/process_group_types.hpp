@@ -159,7 +159,8 @@ class exit_status {
 struct group_options {
   /// Between stop_signal and SIGKILL. Whoever ends sooner is not waited for longer.
   std::chrono::milliseconds grace{5'000};
-  /// Sent first, with SIGCONT, so that a stopped process hears it too. A number that is no signal is
+  /// Sent first, with SIGCONT, so that a stopped process hears it too. Not to what those start in answer while
+  /// they live (a shell's trap, a shutdown hook): that has the grace for its work. A number that is no signal is
   /// std::errc::invalid_argument.
   int stop_signal = SIGTERM;
   /// Children can't gain rights through setuid programs (PR_SET_NO_NEW_PRIVS), and so can't

@@ -297,6 +297,7 @@ class stray_look {
 
   INSTANCE_GUARD_NO_SANITIZE void send(const platform::process_view& view, const stray_entry& entry) noexcept {
     if (signal_ == 0 || (signal_ != SIGKILL && is_noted(entry))) return;
+    if (signal_ != SIGKILL && is_answer(entry)) return note(entry, stray_fate::answers, signal_);
     const int result = platform::view_signal(view, signal_);
     if (result == 0 && signal_ != SIGKILL) platform::view_signal(view, SIGCONT);
     if (result != -ESRCH) note(entry, result == 0 ? stray_fate::signalled : stray_fate::refused, signal_);
@@ -319,6 +320,16 @@ class stray_look {
     for (int i = 0; i < report_.count; ++i) {
       const stray_event& each = report_.events[i];
       if (each.pid == entry.pid && each.start_time == entry.start_time && each.signal == signal_) return true;
+    }
+    return false;
+  }
+
+  /// True if it was started by one that has had the stop signal, or is an answer itself, and lives.
+  INSTANCE_GUARD_NO_SANITIZE bool is_answer(const stray_entry& entry) const noexcept {
+    if (entry.start_time < report_.stop_clock) return false;
+    for (int i = 0; i < report_.count; ++i) {
+      const stray_event& each = report_.events[i];
+      if (each.pid == entry.parent && each.start_time <= entry.start_time && each.signal == signal_) return true;
     }
     return false;
   }
@@ -373,6 +384,7 @@ INSTANCE_GUARD_NO_SANITIZE inline int strays_signal(const stray_target& target, 
     return 0;
   }
   if (const int result = platform::process_list_is_ours(); result != 0) return result;
+  if (signal != 0 && report.stop_clock == 0) report.stop_clock = platform::process_clock_now();
   constexpr int tries = 4;
   int count = 0;
   for (int i = 0; i < tries && count == 0 && !report.conclusive; ++i) {

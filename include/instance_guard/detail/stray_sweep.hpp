@@ -147,9 +147,11 @@ inline sweep_result sweep_dead_owner(const dead_owner& owner, std::error_code& e
   for (int i = 0; i < report.count; ++i) {
     const stray_event& each = report.events[i];
     const bool sent = each.fate == stray_fate::signalled && each.signal != 0;
-    bool first = true;
+    bool first = each.fate != stray_fate::answers;
     for (int k = 0; k < i; ++k)
-      if (report.events[k].pid == each.pid && report.events[k].start_time == each.start_time) first = false;
+      if (report.events[k].fate != stray_fate::answers && report.events[k].pid == each.pid &&
+          report.events[k].start_time == each.start_time)
+        first = false;
     if (!first) continue;
     if (sent) ++result.signalled;
     else if (each.fate != stray_fate::refused) ++result.spared;

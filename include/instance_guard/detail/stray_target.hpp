@@ -66,6 +66,7 @@ struct stray_target {
 enum class stray_fate : unsigned char {
   signalled,
   refused,          ///< the kernel did not allow the signal
+  answers,          ///< has the grace: started by one that lives and has had the stop signal
   kept,             ///< spared: INSTANCE_GUARD_KEEP=1
   other_guard,      ///< spared: it carries another guard's mark as well
   other_service,    ///< spared: another cgroup, or its owner's is not known
@@ -79,6 +80,7 @@ constexpr const char* to_string(stray_fate fate) noexcept {
   switch (fate) {
     case stray_fate::signalled: return "signalled";
     case stray_fate::refused: return "may not be signalled";
+    case stray_fate::answers: return "answers the stop signal";
     case stray_fate::kept: return "spared: INSTANCE_GUARD_KEEP=1";
     case stray_fate::other_guard: return "spared: carries another guard's mark";
     case stray_fate::other_service: return "spared: in another cgroup";
@@ -94,7 +96,7 @@ struct stray_event {
   pid_t pid = 0;
   pid_t parent = 0;
   std::uint64_t start_time = 0;
-  int signal = 0;  ///< only with signalled and refused
+  int signal = 0;  ///< 0 with those that are spared
   stray_fate fate = stray_fate::signalled;
   char state = '?';  ///< process_stat::state, when noted
   char name[16] = {};
@@ -106,10 +108,11 @@ struct stray_report {
   static constexpr int capacity = 512;
   stray_event events[capacity] = {};
   int count = 0;
-  int dropped = 0;          ///< events that did not fit
-  int unreadable = 0;       ///< in the last scan: same user and young enough, but can't be read
-  pid_t adopter = 0;        ///< who adopts the owner's orphans; 0: it was not needed, or not found
-  bool conclusive = false;  ///< the last scan has seen every process there was
+  int dropped = 0;               ///< events that did not fit
+  int unreadable = 0;            ///< in the last scan: same user and young enough, but can't be read
+  std::uint64_t stop_clock = 0;  ///< when the stop signal was first sent, as process_stat::start_time counts
+  pid_t adopter = 0;             ///< who adopts the owner's orphans; 0: it was not needed, or not found
+  bool conclusive = false;       ///< the last scan has seen every process there was
   /// For tests and tools: called for each event, also one that does not fit. Async-signal-safe.
   void (*observe)(const stray_event&, void*) = nullptr;
   void* observer = nullptr;

@@ -1,6 +1,7 @@
 // layer 3: the warden ends its descendants.
 //
-// First the group's stop_signal and SIGCONT, once to each; after the grace SIGKILL, again and
+// First the group's stop_signal and SIGCONT, once to each, but not to what those start in answer to
+// it (the commands of a shell's trap): that has the grace for its work. Then SIGKILL, again and
 // again, until waitid says ECHILD. The warden is the reaper of all that lose their parent, so
 // ECHILD means that nothing is left, and nothing is called empty on other grounds unless some
 // are to be spared. What can't be killed does not stop the rest. Runs in the warden.
@@ -101,6 +102,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void begin_ending(warden_state& warden, int64_
     warden.phase = ending::stopping;
     warden.together_spares = false;
     warden.phase_began = now;
+    warden.began_clock = platform::process_clock_now();
     for (warden_nested& each : warden.nested) each.told = false;
     warden.phase_ends = end;
     warden.next_round = now;
@@ -121,6 +123,21 @@ INSTANCE_GUARD_NO_SANITIZE inline void begin_killing_in_time(warden_state& warde
   end_together(warden);
 }
 
+/// Marks what was started by those who have had the stop signal, and live: the commands of a shell's trap, say.
+INSTANCE_GUARD_NO_SANITIZE inline void find_answers(warden_state& warden) noexcept {
+  for (bool more = true; more;) {
+    more = false;
+    for (scanned& each : warden.now) {
+      if ((each.flags & was_stopped) != 0 || each.parent == warden.self || each.start_time < warden.began_clock)
+        continue;
+      const scanned* parent = find_scanned(warden.now, each.parent);
+      if (parent == nullptr || (parent->flags & was_stopped) == 0) continue;
+      each.flags |= was_stopped;
+      more = true;
+    }
+  }
+}
+
 /// One round of signals. The number of processes that are still there.
 INSTANCE_GUARD_NO_SANITIZE inline uint32_t signal_round(warden_state& warden, int number, uint8_t done) noexcept {
   if (!scan_descendants(warden) && !scan(warden)) {
@@ -135,6 +152,7 @@ INSTANCE_GUARD_NO_SANITIZE inline uint32_t signal_round(warden_state& warden, in
   }
   uint32_t left = 0;
   const bool killing = number == SIGKILL;
+  if (!killing) find_answers(warden);
   const bool spare_nested = !killing || sys::monotonic_now() < warden.kill_began + 2'000 * millisecond;
   for (scanned& each : warden.now) {
     const bool nested = (each.flags & (is_nested_warden | is_below_nested)) != 0;

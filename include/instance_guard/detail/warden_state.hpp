@@ -89,7 +89,7 @@ enum scan_flag : uint8_t {
   is_descendant = 1,
   is_kept = 2,       ///< outlives, INSTANCE_GUARD_KEEP, or below one
   is_looked_at = 4,  ///< its environment was read
-  was_stopped = 8,   ///< stop_signal has been sent
+  was_stopped = 8,   ///< stop_signal has been sent, or it is an answer to that
   was_killed = 16,   ///< SIGKILL has been sent
   is_nested_warden = 32,
   is_below_nested = 64,  ///< the nested warden ends it, in its own time
@@ -179,9 +179,10 @@ struct warden_state {
   // Ending them.
   bool end_began = false;  ///< for the owner is gone
   ending phase = ending::none;
-  bool reaped = false;      ///< somebody, since the last round
-  int64_t phase_began = 0;  ///< monotonic
-  int64_t phase_ends = 0;   ///< monotonic: stopping turns into killing
+  bool reaped = false;       ///< somebody, since the last round
+  int64_t phase_began = 0;   ///< monotonic
+  uint64_t began_clock = 0;  ///< the same, as process_stat::start_time counts
+  int64_t phase_ends = 0;    ///< monotonic: stopping turns into killing
   int64_t kill_began = 0;
   int64_t next_round = 0;
   int64_t round_pause = 0;
