@@ -81,6 +81,24 @@ void next_start(const scene& s, const std::string& name, const std::vector<pid_t
 
 }  // namespace
 
+TEST_CASE("what another copy of the library in the same program has started is nobody's stray") {
+  const scene s;
+  const std::string name = unique_name("copies");
+  auto guard = single_instance::acquire(name, quick());
+  // As in a plugin with hidden symbols: it has the program's memory, but knows nothing of its marks.
+  auto& known = instance_guard::detail::marks_here.slots;
+  const auto& first = known[0];
+  REQUIRE(first.used);
+  const instance_guard::detail::mark_slot kept = first;
+  known[0] = {};
+  instance_guard::process_group plugin({.grace = 150ms});
+  known[0] = kept;
+  const auto child = plugin.spawn(s.words({"sleep"}), {.environment = {"INSTANCE_GUARD_MARK"}});
+  guard.release();
+  CHECK(plugin.warden_alive());
+  CHECK(alive(child.id().pid));
+}
+
 TEST_CASE("owner and warden killed at once: the next start ends the strays before it has the name") {
   for (const bool owner_first : {true, false}) {
     CAPTURE(owner_first);

@@ -26,6 +26,8 @@ inline constexpr char keep_entry[] = "INSTANCE_GUARD_KEEP=1";
 /// The name of a mark page begins with this, then the nonce. In /proc/<pid>/maps there is
 /// "/memfd:" before it.
 inline constexpr char mark_page_prefix[] = "instance_guard:";
+/// The page of a warden. It is a mark of nobody, so that no guard takes its bearer for a stray.
+inline constexpr char warden_page[] = "instance_guard:warden";
 
 /// Whose strays. Everything that a process is compared with.
 struct stray_target {

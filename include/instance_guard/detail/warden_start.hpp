@@ -100,6 +100,9 @@ INSTANCE_GUARD_NO_SANITIZE inline int settle(warden_state& warden, int& reader) 
   else if (!warden.has_program) sys::setsid();
   sys::chdir("/");
   forget_marks_in_copy();
+  // A plugin may have a copy of this library to itself: of its marks nothing is known here.
+  platform::mark_page unmistakable;
+  platform::make_mark_page(warden_page, unmistakable);
   platform::rename_self(warden_name);
   result = platform::adopt_orphans();
   if (result < 0 && platform::can_adopt_orphans) return -ENOSYS;
