@@ -89,6 +89,26 @@ TEST_CASE("numbers from the /proc of another pid namespace end nobody") {
   CHECK(status.success());
 }
 
+TEST_CASE("where /proc is of another pid namespace no group begins, for that reason") {
+  if (!support::is_root()) return;
+  forked outer([&](teller test) {
+    if (::unshare(CLONE_NEWPID) != 0) return 77;
+    const pid_t init = ::fork();  // its number is that of a process outside
+    if (init == 0) {
+      std::error_code ec;
+      process_group group({.grace = 50ms}, ec);
+      if (ec != std::errc::function_not_supported) test.say(ec.message());
+      ::_exit(0);
+    }
+    int status = 0;
+    ::waitpid(init, &status, 0);
+    return WIFEXITED(status) ? 0 : 1;
+  });
+  CHECK(outer.line(60s).value_or("nothing") == "nothing");
+  const auto status = outer.wait();
+  if (status.code() != 77) CHECK(status.success());
+}
+
 TEST_CASE("a /proc that was covered is no proof that nobody is left") {
   if (!support::is_root()) return;
   const scene s;

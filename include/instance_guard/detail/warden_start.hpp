@@ -70,6 +70,7 @@ INSTANCE_GUARD_NO_SANITIZE inline void keep_own_descriptors(const warden_state& 
 /// What it may do and how it runs: what a child is compared with. 0, or a negated errno.
 INSTANCE_GUARD_NO_SANITIZE inline int remember_rights(warden_state& warden) noexcept {
   if constexpr (!platform::can_read_rights) return 0;
+  if (platform::process_list_is_ours() != 0) return -ENOSYS;  // none, or its numbers mean others
   const int owner = open_owner(warden, warden.owner);
   if (owner < 0) return owner == -ENOENT ? -ENOSYS : owner;
   const int directory = sys::open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
