@@ -7,6 +7,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <future>
 #include <instance_guard/process_group.hpp>
@@ -93,6 +94,11 @@ TEST_CASE("an exec that fails is reported with its reason and leaves nothing") {
   CHECK(ec == std::errc::no_such_file_or_directory);
   CHECK_FALSE(group.spawn({}, ec));
   CHECK(ec == std::errc::invalid_argument);
+  std::ofstream(s / "file") << "precious";
+  const stdio beside = stdio::file(s / "file" + std::string("\0", 1) + "other", file_mode::truncate);
+  CHECK_FALSE(group.spawn({"true"}, {.out = beside}, ec));
+  CHECK(ec == std::errc::invalid_argument);
+  CHECK(std::filesystem::file_size(s / "file") == 8);  // what stands before a NUL is not opened
   CHECK_THROWS_AS(auto none = group.spawn({"/no/such/program"}), std::system_error);
   CHECK(group.wait_idle(5s));
   CHECK(group.members().empty());

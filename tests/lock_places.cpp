@@ -116,6 +116,22 @@ TEST_SUITE("directory") {
     check_refused(here, of(std::errc::invalid_argument), "lock_options.directory", "elsewhere", options);
     CHECK(std::filesystem::is_empty(here.locks()));
   }
+  TEST_CASE("a relative one is refused where the working directory is gone, with the cure") {
+    place here;
+    CHECK(in_child([&] {
+            const std::string gone = here.locks() + "/gone";
+            if (::mkdir(gone.c_str(), 0700) != 0 || ::chdir(gone.c_str()) != 0 || ::rmdir(gone.c_str()) != 0) return 1;
+            lock_options options = here.options();
+            options.directory = "mine";
+            std::error_code ec;
+            pid_lockfile lock(here.name, options, ec);
+            if (ec != std::errc::no_such_file_or_directory) return 2;
+            return lock.explanation().starts_with("mine is relative") &&
+                           lock.explanation().find("absolute path") != std::string::npos
+                       ? 0
+                       : 3;
+          }) == 0);
+  }
   TEST_CASE("one without access is named") {
     place here;
     CHECK(in_child([&] {

@@ -124,7 +124,13 @@ class [[nodiscard]] pid_lockfile {
       session_->options = lock_options(options);
       if (!options.directory.empty())  // as it is meant now; the working directory may change
         session_->options.directory = std::filesystem::absolute(options.directory, ec);
-      if (ec) return;
+      if (ec) {
+        session_->fault = detail::make_fault(
+            ec, detail::joined({options.directory.native(), " is relative to a directory that is gone"}),
+            "lock_options.directory as an absolute path");
+        session_->explanation = session_->fault.explanation();
+        return;
+      }
       if (!session_->name) {
         session_->fault = detail::refusal_fault(errc::invalid_name, detail::bad_name_text(name));
         session_->explanation = session_->fault.explanation();

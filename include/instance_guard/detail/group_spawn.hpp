@@ -187,6 +187,7 @@ class spawn_order {
         stream = wire::join_out;
         return {};
       case target::file: {
+        if (where.path.native().find('\0') != std::string::npos) return invalid();
         int flags = O_CLOEXEC | O_NOCTTY;
         switch (where.mode) {
           case file_mode::read: flags |= O_RDONLY; break;
