@@ -10,6 +10,7 @@
 #include <csignal>
 #include <ostream>
 #include <string>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
@@ -103,6 +104,32 @@ TEST_CASE("no SIGCHLD comes from a group") {
     return result != 0 ? result : 100 + children_signals;
   });
   CHECK(part.wait().code() == 100);
+}
+
+TEST_CASE("a handler that runs every millisecond, without SA_RESTART, changes nothing") {
+  forked program([](teller) {
+    const scene s;
+    struct sigaction action {};
+    action.sa_handler = [](int) {};
+    ::sigaction(SIGALRM, &action, nullptr);
+    const itimerval often = {{0, 1'000}, {0, 1'000}};
+    if (::setitimer(ITIMER_REAL, &often, nullptr) != 0) return 77;
+    for (int round = 0; round < 3; ++round)
+      if (const int result = use_a_group(s); result != 0) return result;
+    return 0;
+  });
+  CHECK(program.wait().code() == 0);
+}
+
+TEST_CASE("a child that kills its process group, leaves the warden and the others alone") {
+  const scene s;
+  process_group group({.grace = 100ms});
+  child other = group.spawn(s.words({"sleep"}));
+  CHECK(group.spawn({"sh", "-c", "kill -9 0"}).wait().signal() == SIGKILL);
+  CHECK(group.spawn({"sh", "-c", "kill -9 -$$"}).wait().signal() == SIGKILL);
+  CHECK(group.warden_alive());
+  CHECK_FALSE(other.wait_for(0ms));
+  CHECK(group.terminate().proven_empty);
 }
 
 TEST_CASE("with every signal blocked or ignored a child begins as after fork and exec") {
