@@ -259,14 +259,15 @@ TEST_CASE("the stop signal is sent once, SIGKILL only after the grace") {
 
 TEST_CASE("what a stray starts in answer to the stop signal has the grace for its work") {
   support::scene scene;
-  stage there(scene,
-              [&](const ig::stray_mark&) {
-                const char* trap =
-                    "(trap 'sleep 0.1 && sh -c \"sleep 0.1 && echo inner\" && echo done; exit 7' TERM; echo ready pid=$$; "
-                    "while :; do sleep 0.02; done) &";
-                if (std::system(trap) != 0) _exit(72);
-              },
-              {.grace = 20s});
+  stage there(
+      scene,
+      [&](const ig::stray_mark&) {
+        const char* trap =
+            "(trap 'sleep 0.1 && sh -c \"sleep 0.1 && echo inner\" && echo done; exit 7' TERM; echo ready pid=$$; "
+            "while :; do sleep 0.02; done) &";
+        if (std::system(trap) != 0) _exit(72);
+      },
+      {.grace = 20s});
   there.ready(1);
   const outcome end = there.kill();
   CHECK_MESSAGE(end.left == 0, end.str());

@@ -121,7 +121,7 @@ TEST_CASE("a handler that runs every millisecond, without SA_RESTART, changes no
   CHECK(program.wait().code() == 0);
 }
 
-TEST_CASE("a child that kills its process group, leaves the warden and the others alone") {
+TEST_CASE("a child that kills its process group leaves the warden and the others alone") {
   const scene s;
   process_group group({.grace = 100ms});
   child other = group.spawn(s.words({"sleep"}));
