@@ -61,6 +61,18 @@ TEST_CASE("nineteen orphans of one program are one ghost") {
   CHECK(result.ghosts[0].remedy == "instance-guard reap --orphans --dry-run");
 }
 
+TEST_CASE("what says that it is meant to stay is spared with what is below it, also below an orphan") {
+  paper_host host;
+  host.with({.number = 1, .arguments = {"x"}, .markers = {{"CLAUDECODE", "1"}}})
+      .with({.number = 2, .parent = 1, .arguments = {"y"}, .markers = {{"CLAUDECODE", "1"}}})
+      .with({.number = 3, .parent = 1, .arguments = {"z"}, .markers = {{"INSTANCE_GUARD_KEEP", "1"}}})
+      .with({.number = 4, .parent = 3, .arguments = {"z"}, .markers = {{"CLAUDECODE", "1"}}});
+  const census result = host.take();
+  REQUIRE(kinds(result) == std::vector<std::string>{"orphan"});
+  REQUIRE(result.ghosts[0].processes.size() == 2);
+  CHECK(result.ghosts[0].processes[1].process.id.pid == paper_host::base + 2);
+}
+
 TEST_CASE("what leads its own session without a mark is detached, with a mark an orphan") {
   CHECK(notes(paper_host().with({.number = 1, .arguments = {"x"}}).take(), note_kind::detached) == 1);
   const census marked = paper_host().with({.number = 1, .arguments = {"x"}, .markers = {{"GEMINI_CLI", "1"}}}).take();

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -102,7 +103,10 @@ int reap_ghosts(const reap_arguments& arguments, milliseconds grace, const invoc
   const census found = take_census_now(what);
   plan to_do;
   if (arguments.orphans) plan_orphans(found, to_do);
-  for (const std::string& each : arguments.pids) plan_pid(found, static_cast<pid_t>(std::atoi(each.c_str())), to_do);
+  std::set<pid_t> pids;  // one that is named twice is one
+  for (const std::string& each : arguments.pids)
+    if (const auto pid = static_cast<pid_t>(std::atoi(each.c_str())); pids.insert(pid).second)
+      plan_pid(found, pid, to_do);
   for (const auto* lines : {&to_do.refused, &to_do.gone})
     for (const std::string& each : *lines) std::fputs((each + "\n").c_str(), stderr);
   if (arguments.dry_run) {

@@ -80,7 +80,7 @@ inline void add_tree(const census_view& view, const census_process& root, const 
       const census_process* found = view.find(child.id.pid);
       if (found == nullptr || !found->visible || !found->alive() || found->ancestor || found->ignored ||
           found->reported || found->role == process_role::session || found->manager().is_service() || !found->alive() ||
-          view.parent(*found) != out[i] || view.age(*found) < options.min_age)
+          view.parent(*found) != out[i] || view.age(*found) < options.min_age || mark_of(*found->image).keep)
         continue;
       out.push_back(found);
     }
