@@ -109,12 +109,18 @@ void stage_spared_by_mark(stage& s) {
 
 void stage_left(stage& s) {
   s.start_twice_forked([&] {
-    s.become({.label = "orphan.double_fork", .truth = "orphan", .arguments = {s.program("opt/left-twice")}});
+    s.become({.label = "orphan.double_fork",
+              .truth = "orphan",
+              .arguments = {s.program("opt/left-twice")},
+              .directory = s.path("home/knox")});
   });
   // `setsid sh -c 'worker & …'`, and the shell is gone.
   s.start_session([&] {
     s.start([&] {
-      s.become({.label = "orphan.setsid", .truth = "orphan", .arguments = {s.program("opt/left-by-setsid")}});
+      s.become({.label = "orphan.setsid",
+                .truth = "orphan",
+                .arguments = {s.program("opt/left-by-setsid")},
+                .directory = s.path("home/knox")});
     });
     s.become({.label = "orphan.setsid: its leader",
               .truth = "kill",
@@ -162,6 +168,33 @@ void stage_spared(stage& s) {
     ::signal(SIGHUP, SIG_IGN);
     s.become({.label = "decoy.nohup", .arguments = {s.program("opt/nohup-job")}});
   });
+  // Daemons fork twice on purpose. What they do beside tells: they reload on SIGHUP, or go to "/".
+  s.start_twice_forked([&] {
+    sigset_t hangup;
+    sigemptyset(&hangup);
+    sigaddset(&hangup, SIGHUP);
+    ::sigprocmask(SIG_BLOCK, &hangup, nullptr);
+    s.become({.label = "decoy.reloading_daemon",
+              .arguments = {s.program("opt/reloading-daemon"), "-D"},
+              .directory = s.path("home/knox")});
+  });
+  s.start_twice_forked([&] {
+    s.become({.label = "decoy.root_daemon", .arguments = {s.program("opt/root-daemon"), "-D"}});
+  });
+  s.start_twice_forked([&] {
+    s.become({.label = "decoy.build_daemon",
+              .arguments = {"java", "-cp", "/x.jar", "org.gradle.launcher.daemon.bootstrap.GradleDaemon", "8.5"},
+              .executable = s.program("usr/bin/java"),
+              .directory = s.path("home/knox"),
+              .environment = {"CLAUDECODE=1"}});
+  });
+  // i3 starts every program of a desktop like this.
+  s.start_twice_forked([&] {
+    s.become({.label = "decoy.window",
+              .arguments = {s.program("opt/chat-with-window")},
+              .directory = s.path("home/knox"),
+              .environment = {"DISPLAY=:0", "CENSUS_MAP=" + s.file("lib/libxcb.so.1.1.0", std::string(4096, 'x'))}});
+  });
   s.start_left([&] {
     ::setsid();
     s.become({.label = "decoy.own_session", .arguments = {s.program("opt/daemon")}});
@@ -207,6 +240,24 @@ void stage_spared(stage& s) {
   s.start_managed("forker.service", [&] {
     s.start([&] {
       s.start([&] { s.become({.label = "decoy.units_daemon", .arguments = {s.program("opt/forking-service")}}); });
+    });
+  });
+  // systemd-run --scope
+  s.start_managed("run-r77.scope", [&] {
+    s.start([&] {
+      s.start([&] {
+        s.become({.label = "decoy.scope", .arguments = {s.program("opt/in-scope")}, .directory = s.path("home/knox")});
+      });
+    });
+  });
+  s.start_managed("session-3.scope", [&] {
+    s.start([&] {
+      s.start([&] {
+        s.become({.label = "orphan.session_scope",
+                  .truth = "orphan",
+                  .arguments = {s.program("opt/left-by-session")},
+                  .directory = s.path("home/knox")});
+      });
     });
   });
   s.start_managed("docker-" + std::string(64, 'c') + ".scope", [&] {

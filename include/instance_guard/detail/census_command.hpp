@@ -187,8 +187,13 @@ inline process_role role_of_name(std::string_view name) noexcept {
 
 /// Outlives those who started it on purpose.
 inline bool is_meant_to_stay(const census_process& of) {
+  // "org.gradle.launcher.daemon.bootstrap.GradleDaemon", "mypy.dmypy"
+  const std::string_view module = of.program.module || of.program.interpreter == language::java
+                                      ? std::string_view(of.program.given)
+                                      : std::string_view();
   return is_user_daemon(executable_name(of)) || is_user_daemon(of.info->name()) ||
-         is_editor_server(of.image->executable.path) || is_editor_server(of.program.path);
+         is_user_daemon(module.substr(module.rfind('.') + 1)) || is_editor_server(of.image->executable.path) ||
+         is_editor_server(of.program.path);
 }
 
 /// Fills role and program.

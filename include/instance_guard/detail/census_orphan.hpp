@@ -25,6 +25,56 @@ struct left_process {
   bool marked = false;  ///< by an agent or session that has ended
 };
 
+/// Started into a scope that somebody has made for it (`systemd-run --scope`): not one that a session, a pane or a
+/// terminal's tab came with.
+inline bool has_scope_of_its_own(const census_process& of) {
+  std::string_view rest = of.origin().cgroup;
+  while (!rest.empty()) {
+    const std::size_t end = rest.find_first_of("/\n");
+    const std::string_view part = rest.substr(0, end);
+    rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 1);
+    if (!ends_with(part, ".scope") || part == "init.scope") continue;
+    if (!starts_with(part, "session-") && !starts_with(part, "tmux-spawn-") && !starts_with(part, "vte-spawn-"))
+      return true;
+  }
+  return false;
+}
+
+/// As daemon(7) does it: fork, setsid, fork again; and it reloads on SIGHUP, or has gone to "/". What a shell has left
+/// is in a session like that as well, but does neither.
+inline bool is_daemon_by_shape(const census_process& of) noexcept {
+  return of.info->terminal == 0 && of.info->group == of.info->session && of.info->session != of.pid() &&
+         (of.on_hangup == hangup::is_handled || of.details->working_directory.path == "/");
+}
+
+/// A program with windows, which somebody may be looking at, whatever has started it: it was given a display, and has a
+/// library that talks to one.
+inline bool may_have_window(const census_process& of) {
+  struct context {
+    bool found = false;
+    static bool mapping(const platform::mapped_file& file, void* self) noexcept {
+      const std::string_view name = base_name(std::string_view(file.path, file.path_size));
+      for (const std::string_view each : {"libX11.so", "libX11-xcb.so", "libxcb.so", "libwayland-client.so"})
+        if (starts_with(name, each)) static_cast<context*>(self)->found = true;
+      return !static_cast<context*>(self)->found;
+    }
+    static bool variable(const char* text, std::size_t size, void* self) noexcept {
+      for (const std::string_view each : {"DISPLAY=", "WAYLAND_DISPLAY="})
+        if (size > each.size() && starts_with(std::string_view(text, size), each))
+          static_cast<context*>(self)->found = true;
+      return !static_cast<context*>(self)->found;
+    }
+  } library, display;
+  // Of what waits in the kernel the memory may not be had; see table_patience.
+  platform::process_view process;
+  if (of.info->state == process_state::waiting || platform::open_process(of.pid(), process) != 0) return false;
+  char buffer[8192];
+  platform::view_mapped_files(process, buffer, sizeof buffer, &context::mapping, &library);
+  if (library.found) platform::view_environment(process, buffer, sizeof buffer, &context::variable, &display);
+  platform::close_process(process);
+  return display.found;
+}
+
 inline left_process judge_left(const census_view& view, const census_process& of) {
   left_process result;
   const process_info& info = *of.info;
@@ -55,7 +105,10 @@ inline left_process judge_left(const census_view& view, const census_process& of
     if (leads) result.is = left_as::detached;
     return result;
   }
-  result.is = leads || of.ignores_hangup.value_or(true) ? left_as::detached : left_as::orphan;
+  const bool on_purpose = leads || of.on_hangup == hangup::unknown || of.on_hangup == hangup::is_ignored ||
+                          (result.session_leader_gone && is_daemon_by_shape(of)) || has_scope_of_its_own(of) ||
+                          may_have_window(of);
+  result.is = on_purpose ? left_as::detached : left_as::orphan;
   return result;
 }
 

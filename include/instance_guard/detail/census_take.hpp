@@ -90,7 +90,7 @@ inline census take(const process_table& now, const process_table* earlier, const
   std::vector<left_process> left;
   for (census_process& each : view.all) {
     if (each.visible && each.alive() && each.adopted && each.manager().kind == manager_kind::nobody && each.alive())
-      each.ignores_hangup = ignores_hangup(each.info->id);
+      each.on_hangup = hangup_of(each.info->id);
     left.push_back(judge_left(view, each));
   }
   // Of several the one is kept that runs current code.

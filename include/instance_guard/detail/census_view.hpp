@@ -8,7 +8,6 @@
 #include <cstddef>
 #include <deque>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -36,6 +35,9 @@ enum class process_role {
   agent,
   supervisor
 };
+
+/// What a hung-up terminal does to a process.
+enum class hangup { unknown, ends_it, is_ignored, is_handled };
 
 /// The program that a process runs; see census_command.hpp.
 struct census_program {
@@ -65,14 +67,14 @@ struct census_process {
   const process_details* details = nullptr;  ///< of the table, or of the view; cgroup and the like by origin()
   const process_details* image = nullptr;    ///< the same, or its parent's: executable, arguments, markers
   const census_view* view = nullptr;
-  bool knows_origin = false;                ///< it is in the details
-  bool ended = false;                       ///< all of it: also its threads
-  bool visible = false;                     ///< details were read, and it is one of those that were asked for
-  bool ancestor = false;                    ///< the caller, or above it
-  bool same_root = false;                   ///< absolute paths mean the same to it as to the caller
-  bool ignored = false;                     ///< by a pattern of the caller's
-  bool declared = false;                    ///< of a service of which the caller said that several should run
-  std::optional<bool> ignores_hangup = {};  ///< empty: can't be told
+  bool knows_origin = false;  ///< it is in the details
+  bool ended = false;         ///< all of it: also its threads
+  bool visible = false;       ///< details were read, and it is one of those that were asked for
+  bool ancestor = false;      ///< the caller, or above it
+  bool same_root = false;     ///< absolute paths mean the same to it as to the caller
+  bool ignored = false;       ///< by a pattern of the caller's
+  bool declared = false;      ///< of a service of which the caller said that several should run
+  hangup on_hangup = hangup::unknown;
   process_role role = process_role::unknown;
   census_program program = {};
   bool adopted = false;   ///< its parent reaps what others leave, and did not start it
@@ -144,13 +146,12 @@ struct census_view {
   }
 };
 
-/// Whether it ignores SIGHUP; empty: can't be told.
-inline std::optional<bool> ignores_hangup(const process_identity& who) noexcept {
-  const int answer = platform::process_ignores_hangup(who.pid);
-  // Asked of the process of the table only if it still has its pid.
+/// Asked of the process of the table only if it still has its pid.
+inline hangup hangup_of(const process_identity& who) noexcept {
+  const int answer = platform::process_hangup(who.pid);
   std::error_code ec;
-  if (answer < 0 || process_identity::of(who.pid, ec) != who || ec) return {};
-  return answer == 1;
+  if (answer < 0 || process_identity::of(who.pid, ec) != who || ec) return hangup::unknown;
+  return answer == 0 ? hangup::ends_it : answer == 1 ? hangup::is_ignored : hangup::is_handled;
 }
 
 /// True if a process whose main thread has ended has no other that lives: threads that somebody

@@ -282,7 +282,15 @@ constexpr bool is_user_daemon(std::string_view name) noexcept {
                                         "java-lsp",
                                         "watchexec",
                                         "vmtoolsd",
-                                        "snapd"};
+                                        "snapd",
+                                        "dmypy",
+                                        "epmd",
+                                        "GradleDaemon",
+                                        "KotlinCompileDaemon",
+                                        "VBoxSVC",
+                                        "VBoxXPCOMIPCD",
+                                        "wineserver",
+                                        "wineserver64"};
   return is_one_of(name, names);
 }
 

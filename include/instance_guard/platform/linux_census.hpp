@@ -13,19 +13,23 @@
 
 namespace instance_guard::platform {
 
-/// Whether a process ignores SIGHUP: 1, 0, or a negated errno.
-inline int process_ignores_hangup(pid_t pid) noexcept {
+/// What SIGHUP does to a process: 0 it ends it, 1 it is ignored, 2 the program handles or blocks it; or a negated
+/// errno.
+inline int process_hangup(pid_t pid) noexcept {
   char path[64];
   char text[8192];
   const long size = read_small_file(proc_path(path, pid, "status"), text, sizeof text);
   if (size < 0) return static_cast<int>(size);
   const std::string_view all(text, static_cast<std::size_t>(size));
-  constexpr std::string_view key = "\nSigIgn:\t";
-  const std::size_t at = all.find(key);
-  const std::size_t end = at == std::string_view::npos ? at : all.find('\n', at + key.size());
-  if (end == std::string_view::npos || end == at + key.size()) return -ESRCH;
-  const char last = all[end - 1];  // of a hexadecimal mask; SIGHUP is its lowest bit
-  return (last >= 'a' ? last - 'a' + 10 : last - '0') & 1;
+  constexpr std::string_view keys[] = {"\nSigIgn:\t", "\nSigCgt:\t", "\nSigBlk:\t"};
+  for (const std::string_view key : keys) {
+    const std::size_t at = all.find(key);
+    const std::size_t end = at == std::string_view::npos ? at : all.find('\n', at + key.size());
+    if (end == std::string_view::npos || end == at + key.size()) return -ESRCH;
+    const char last = all[end - 1];  // of a hexadecimal mask; SIGHUP is its lowest bit
+    if (((last >= 'a' ? last - 'a' + 10 : last - '0') & 1) != 0) return key == keys[0] ? 1 : 2;
+  }
+  return 0;
 }
 
 /// A directory, wherever it is.

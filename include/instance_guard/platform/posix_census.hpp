@@ -8,8 +8,8 @@
 
 namespace instance_guard::platform {
 
-/// Whether a process ignores SIGHUP: can't be told.
-inline int process_ignores_hangup(pid_t) noexcept { return -ENOSYS; }
+/// What SIGHUP does to a process: can't be told.
+inline int process_hangup(pid_t) noexcept { return -ENOSYS; }
 
 struct directory_id {};
 inline directory_id root_directory() noexcept { return {}; }
