@@ -249,6 +249,8 @@ SPARED("one that writes data beside its sources", "decoy.writes_beside_itself")
 SPARED("an editor with a newer file", "decoy.edited_by_editor")
 SPARED("a program that was never on disk", "decoy.in_memory")
 
+SPARED("a server of Django's, which reloads them unless it is told not to", "decoy.reloads_unless_told")
+FOUND("one that is told not to", "stale.told_not_to_reload")
 TEST_CASE("noted: what was left, and a living agent may use") {
   check_notes("living_agent", {"decoy.agents_left_work"});
 }

@@ -144,6 +144,12 @@ void stage_unchanged(stage& s) {
   const std::string watched = s.script("srv/watched/web.py");
   s.start_managed("watched.service", [&] { s.become(service(s, "decoy.reloads_itself", "", {watched, "--reload"})); });
   s.later([watched] { append(watched, "# fixed\n"); });
+  const std::string site = s.script("srv/site/manage.py");
+  s.start_managed("site.service", [&] { s.become(service(s, "decoy.reloads_unless_told", "", {site, "runserver"})); });
+  s.start_managed("told.service", [&] {
+    s.become(service(s, "stale.told_not_to_reload", "stale", {site, "runserver", "--noreload"}));
+  });
+  s.later([site] { append(site, "# fixed\n"); });
   const std::string writer = s.script("srv/writer/__main__.py");
   s.file("srv/writer/__init__.py");
   s.start_managed("writer.service", [&] { s.become(service(s, "decoy.writes_beside_itself", "", {writer})); });

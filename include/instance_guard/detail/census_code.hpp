@@ -136,9 +136,14 @@ inline std::vector<code_change> library_changes(const census_process& of, const 
 
 /// A program that looks for changes of its files itself.
 inline bool reloads_itself(const census_process& of) {
-  for (const std::string& each : of.image->arguments)
-    if (each == "--reload" || each == "--watch" || each == "--hot" || starts_with(each, "--watch-")) return true;
-  return false;
+  bool reloads = false;
+  for (const std::string& each : of.image->arguments) {
+    if (each == "--noreload") return false;
+    // "manage.py runserver" of Django does it unless it is told not to.
+    reloads = reloads || each == "--reload" || each == "--watch" || each == "--hot" || starts_with(each, "--watch-") ||
+              (each == "runserver" && base_name(of.program.path) == "manage.py");
+  }
+  return reloads;
 }
 
 /// The newest source file below a directory, at most some thousand of them.
