@@ -16,6 +16,7 @@ set(instance_guard_headers
   include/instance_guard/detail/census_pattern.hpp
   include/instance_guard/detail/census_services.hpp
   include/instance_guard/detail/census_session.hpp
+  include/instance_guard/detail/census_settings.hpp
   include/instance_guard/detail/census_stale.hpp
   include/instance_guard/detail/census_take.hpp
   include/instance_guard/detail/census_text.hpp

@@ -67,6 +67,68 @@ TEST_CASE("not of another user, another container, another directory of a runner
   CHECK(paper_host().with(contained).with(managed(2)).take().ghosts.empty());
 }
 
+TEST_CASE("of what is installed the values of options tell one from another, and so does a title") {
+  const auto server = [](int number, std::vector<std::string> words) {
+    return draft{.number = number,
+                 .name = "prometheus",
+                 .arguments = std::move(words),
+                 .executable = "/usr/bin/prometheus",
+                 .directory = "/"};
+  };
+  const auto found = [&](std::vector<std::string> service, std::vector<std::string> by_hand) {
+    draft kept = server(1, std::move(service));
+    kept.cgroup = unit("prometheus");
+    return paper_host().with(kept).with(server(2, std::move(by_hand))).take().ghosts.size();
+  };
+  CHECK(found({"prometheus", "--port=1"}, {"prometheus", "--port=2"}) == 0);
+  CHECK(found({"prometheus", "--port=1"}, {"prometheus", "--port=1", "--debug"}) == 1);
+  CHECK(found({"prometheus *:1", "", ""}, {"prometheus *:2"}) == 0);
+  CHECK(found({"prometheus *:1", "", ""}, {"prometheus *:1"}) == 1);
+}
+
+TEST_CASE("a virtual machine runs what its arguments say, wherever it is") {
+  const auto node = [](int number, const std::string& name) {
+    return draft{.number = number,
+                 .name = "beam.smp",
+                 .arguments = {"/srv/release/erts/bin/beam.smp", "--", "-root", "/srv/release", "-sname", name},
+                 .executable = "/srv/release/erts/bin/beam.smp"};
+  };
+  const auto beside = [&](const std::string& name) {
+    draft service = node(1, "shop");
+    service.cgroup = unit("shop");
+    return paper_host().with(service).with(node(2, name)).take().ghosts.size();
+  };
+  CHECK(beside("rem-77-shop") == 0);  // a remote console
+  CHECK(beside("shop") == 1);
+}
+
+TEST_CASE("a shell of busybox is a shell") {
+  const draft shell{
+      .number = 2, .name = "ash", .arguments = {"-ash"}, .executable = "/bin/busybox", .terminal = 34'817};
+  draft typed = bot(3, {"--debug"});
+  typed.parent = 2;
+  CHECK(paper_host().with(managed(1)).with(shell).with(typed).take().ghosts.size() == 1);
+  draft applet = shell;
+  applet.arguments = {"httpd", "-f"};
+  CHECK(paper_host().with(managed(1)).with(applet).with(typed).take().ghosts.empty());
+}
+
+TEST_CASE("by hand in two directories of work is no duplicate, elsewhere than in that of the program") {
+  const auto found = [](const char* one, const char* other) {
+    draft first = {.number = 1, .arguments = {"/nonexistent/game/server"}, .executable = "/nonexistent/game/server"};
+    draft second = first;
+    second.number = 2;
+    first.directory = one;
+    second.directory = other;
+    return paper_host().with(first).with(second).take().ghosts.size();
+  };
+  CHECK(found("/nonexistent/world-1", "/nonexistent/world-2") == 0);
+  CHECK(found("/nonexistent/game/world-1", "/nonexistent/game/world-2") == 0);
+  CHECK(found("/nonexistent/world-1", "/nonexistent/world-1") == 1);
+  CHECK(found("/nonexistent/game", "/nonexistent/elsewhere") == 1);
+  CHECK(found("/nonexistent", "/nonexistent/game") == 1);
+}
+
 TEST_CASE("other arguments, both in terminals, are no duplicate; the same are a warning") {
   draft one = bot(1, {"--a"}), two = bot(2, {"--b"}), same = bot(3, {"--a"});
   one.terminal = two.terminal = same.terminal = 34'817;

@@ -166,8 +166,13 @@ void stage_spelled(stage& s) {
 
 void stage_unmanaged(stage& s) {
   const bot twice{s, "twice"};
-  twice.by_hand(twice.as("duplicate.twice: first", "keep", {"--live"}));
-  s.later([twice] { twice.by_hand(twice.as(twice.label(), "duplicate", {"--live"})); });
+  const auto in_session = [twice](const std::string& label, const std::string& truth, const std::string& session) {
+    actor what = twice.as(label, truth, {"--live"});
+    what.environment = {"SSH_CONNECTION=" + session, "PORT=80"};
+    twice.by_hand(what);
+  };
+  in_session("duplicate.twice: first", "keep", "1");
+  s.later([twice, in_session] { in_session(twice.label(), "duplicate", "2"); });
   // Other arguments, but nobody looks after one of them.
   const bot beside{s, "beside-orphan"};
   beside.by_hand(beside.as("duplicate.beside-orphan: first", "keep"));
@@ -331,6 +336,18 @@ void stage_other_work(stage& s) {
   };
   s.start_managed("app.service", [&] { serve("decoy.runner: service", "a:app"); });
   s.start_in_shell("decoy.runner", [&] { s.start_job([&] { serve("decoy.runner", "b:app"); }); });
+  // Told to do different things by their environment, or by the directory they are in.
+  const bot ports{s, "ports"};
+  const bot worlds{s, "worlds"};
+  for (const char* each : {"1", "2"}) {
+    actor server = ports.as(std::string("decoy.port_") + each, "");
+    server.environment = {std::string("PORT=300") + each, "SSH_TTY=/dev/pts/" + std::string(each)};
+    ports.by_hand(server);
+    actor world = worlds.as(std::string("decoy.world_") + each, "");
+    world.directory = s.path(std::string("home/knox/world-") + each);
+    fs::create_directories(world.directory);
+    worlds.by_hand(world);
+  }
   // Two guards are two names: both are meant.
   const bot guards{s, "guards"};
   for (const char* each : {"one", "two"})

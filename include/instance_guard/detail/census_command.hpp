@@ -198,8 +198,14 @@ inline bool is_meant_to_stay(const census_process& of) {
 
 /// Fills role and program.
 inline void resolve_program(census_process& of, const census_view& view) {
-  const std::string name = executable_name(of);
+  std::string name = executable_name(of);
   const auto& arguments = of.image->arguments;
+  // Alpine's sh and crond are busybox. What else it is called as stays a tool.
+  if (name == "busybox" && !arguments.empty()) {
+    std::string_view called = base_name(arguments.front());
+    if (starts_with(called, "-")) called.remove_prefix(1);  // of a login
+    if (interpreter_language(called) == language::shell || is_session_program(called)) name = called;
+  }
   of.role = role_of_name(of.image->executable.path.empty() ? of.info->name() : std::string_view(name));
   if ((of.pid() == 1 && is_first_init_name(of.info->name())) || name == "systemd" || of.info->name() == "(sd-pam)")
     of.role = process_role::session;
@@ -216,10 +222,15 @@ inline void resolve_program(census_process& of, const census_view& view) {
     if (!path.empty() && !starts_with(path, "/memfd:")) {
       out.path = path;
       out.key = "b:" + path;
-      out.generic = is_installed_file(path);
+      out.generic = is_installed_file(path) || is_runtime_name(name);
     }
     out.shown = escaped(name);
     for (std::size_t i = 1; i < arguments.size(); ++i) out.rest.push_back(arguments[i]);
+    // A title that it has written over its arguments ("redis-server *:6380") says more than none.
+    const auto is_empty = [](const std::string& each) { return each.empty(); };
+    if (out.generic && out.given.find(' ') != std::string::npos && out.given.find(' ') != 0 &&
+        std::all_of(out.rest.begin(), out.rest.end(), is_empty))
+      out.rest.assign(1, out.given);
     if (same_root && starts_with(out.given, "/")) out.links = view.follow(out.given).links;
   } else {
     const interpreted found = program_of_arguments(out.interpreter, arguments);

@@ -16,6 +16,7 @@
 #include "census_git.hpp"
 #include "census_manager.hpp"
 #include "census_orphan.hpp"
+#include "census_settings.hpp"
 #include "census_stale.hpp"
 #include "census_text.hpp"
 #include "census_view.hpp"
@@ -102,11 +103,12 @@ inline bool is_one_template(const process_manager& a, const process_manager& b) 
   return at != std::string::npos && a.name.substr(0, at + 1) == b.name.substr(0, at + 1);
 }
 
-/// The words that are no options, in order.
-inline std::vector<std::string_view> words_of(const std::vector<std::string>& arguments) {
+/// The words that are no options, in order; `values`: and those that come with an option ("--port=81").
+inline std::vector<std::string_view> words_of(const std::vector<std::string>& arguments, bool values) {
   std::vector<std::string_view> result;
   for (const std::string& each : arguments)
-    if (!each.empty() && each.front() != '-') result.push_back(each);
+    if (!each.empty() && (each.front() != '-' || (values && each.find('=') != std::string::npos)))
+      result.push_back(each);
   return result;
 }
 
@@ -116,7 +118,7 @@ inline bool is_same_job(const census_process& a, const census_process& b) {
   const auto& first = a.program.rest;
   const auto& second = b.program.rest;
   if (a.program.generic || b.program.generic)
-    return words_of(first) == words_of(second) &&
+    return words_of(first, true) == words_of(second, true) &&
            a.details->working_directory.path == b.details->working_directory.path;
   const auto subcommand = [](const std::vector<std::string>& list) {
     return list.empty() || list.front().empty() || list.front().front() == '-' ? std::string_view()
@@ -127,8 +129,8 @@ inline bool is_same_job(const census_process& a, const census_process& b) {
 
 inline bool has_same_arguments(const census_process& a, const census_process& b) {
   if (a.program.rest != b.program.rest) return false;
-  return a.details->working_directory.path == b.details->working_directory.path ||
-         (!a.program.generic && words_of(a.program.rest).empty());
+  if (a.details->working_directory.path == b.details->working_directory.path) return true;
+  return !a.program.generic && words_of(a.program.rest, false).empty() && !(works_elsewhere(a) && works_elsewhere(b));
 }
 
 /// "+--debug -x": what one has and another has not.
@@ -203,8 +205,8 @@ inline std::vector<instance> find_instances(const census_view& view, const std::
 inline severity judge_pair(const census_view& view, const instance& keep, const instance& extra) {
   const census_process& a = view.all[keep.index];
   const census_process& b = view.all[extra.index];
-  const bool same = a.program.key == b.program.key && has_same_arguments(a, b);
   if (keep.rank > extra.rank) return is_same_job(a, b) ? severity::critical : severity::note;
+  const bool same = a.program.key == b.program.key && has_same_arguments(a, b) && !has_other_settings(a, b);
   if (keep.rank == 2) return same && !is_one_template(a.manager(), b.manager()) ? severity::warning : severity::note;
   if (keep.rank == 1) return severity::note;
   if (keep.orphan && extra.orphan) return severity::note;

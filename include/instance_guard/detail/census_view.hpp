@@ -59,6 +59,8 @@ struct late_details {
   std::unique_ptr<process_details> origin = {};     ///< cgroup, container, pid namespace
   std::unique_ptr<process_details> arguments = {};  ///< its own, of a copy of its parent
   std::unique_ptr<process_manager> manager = {};
+  std::unique_ptr<std::vector<std::string>> settings = {};  ///< see settings_of()
+  bool settings_asked = false;
   bool gone = false;  ///< it had ended by then, or could not be looked at again: it is judged no further
 };
 

@@ -68,6 +68,12 @@ constexpr language interpreter_language(std::string_view executable) noexcept {
   return is_one_of(name, others) ? language::other : language::none;
 }
 
+/// Runs what its arguments say, wherever it is installed, and is none of the languages above.
+constexpr bool is_runtime_name(std::string_view name) noexcept {
+  constexpr std::string_view names[] = {"beam.smp", "beam", "dotnet", "mono", "julia", "dart", "electron", "R"};
+  return is_one_of(name, names) || name.substr(0, 5) == "qemu-" || name.substr(0, 4) == "wine";
+}
+
 /// Starts another program in its place of work, and waits for it. It is no program of its own.
 constexpr bool is_wrapper_name(std::string_view name) noexcept {
   constexpr std::string_view names[] = {"env",
