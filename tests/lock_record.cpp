@@ -122,6 +122,20 @@ TEST_CASE("who was killed hands on what it had not done, the last four, oldest f
   CHECK(detail::unswept_after(dead, 501)[3].process.pid == dead.unswept[3].process.pid);
 }
 
+TEST_CASE("a file hands on only what its owner could have left, but for root's") {
+  lock_record dead = sample();
+  dead.unswept[0].user = 0;
+  const auto of_501 = detail::unswept_after(dead, 501);
+  CHECK(of_501[0].user == 501);
+  CHECK(of_501[0].control_group.empty());
+  CHECK(of_501[1].process == dead.process);
+  CHECK(of_501[2].process.pid == 0);
+  const auto of_root = detail::unswept_after(dead, 0);
+  CHECK(of_root[0].user == 0);
+  CHECK(of_root[1].user == 501);
+  CHECK(of_root[2].process == dead.process);
+}
+
 TEST_CASE("a record never exceeds 4 KiB; arguments are what is left out") {
   lock_record record = sample();
   record.control_group = std::string(320, '/');

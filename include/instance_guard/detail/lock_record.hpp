@@ -280,12 +280,14 @@ inline bool is_plain_path(std::string_view path) noexcept {
 }
 
 /// What the next holder has to end the strays of: the dead one's, and what that one had not done. The
-/// oldest are dropped where there are too many.
+/// oldest are dropped where there are too many. Who owns the file may have written anything: only root's speaks for
+/// others' processes.
 inline std::array<killed_holder, 4> unswept_after(const lock_record& dead, uid_t file_owner) {
-  std::array<killed_holder, 4> result = dead.unswept;
-  if (dead.mark.empty()) return result;
+  std::array<killed_holder, 4> result;
   std::size_t last = 0;
-  while (last < result.size() && result[last].process.pid > 0) ++last;
+  for (const killed_holder& each : dead.unswept)
+    if (each.process.pid > 0 && (each.user == file_owner || file_owner == 0)) result[last++] = each;
+  if (dead.mark.empty()) return result;
   if (last == result.size()) {
     for (std::size_t i = 1; i < result.size(); ++i) result[i - 1] = std::move(result[i]);
     --last;
