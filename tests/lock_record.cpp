@@ -136,6 +136,35 @@ TEST_CASE("a file hands on only what its owner could have left, but for root's")
   CHECK(of_root[2].process == dead.process);
 }
 
+TEST_CASE("each further warden of the holder is a line of its own, as long as there is room") {
+  lock_record record = sample();
+  record.unswept[1] = {};
+  std::array<killed_holder, 4> further;
+  for (std::size_t i = 0; i < further.size(); ++i) {
+    further[i].user = static_cast<uid_t>(600 + i);
+    further[i].warden.pid = static_cast<pid_t>(70 + i);
+    further[i].control_group = "/a.service/instance-guard." + std::to_string(70 + i) + "-0";
+  }
+  detail::record_text text;
+  detail::format_record(record, text, &further);
+  const auto read = parse_record(text.view());
+  REQUIRE(read);
+  CHECK(read->unswept[0].mark == record.unswept[0].mark);
+  for (std::size_t i = 1; i < read->unswept.size(); ++i) {
+    const killed_holder& each = read->unswept[i];
+    CHECK(each.process == record.process);
+    CHECK(each.mark == record.mark);
+    CHECK(each.grace == record.grace);
+    CHECK(each.user == further[i - 1].user);
+    CHECK(each.warden.pid == further[i - 1].warden.pid);
+    CHECK(each.control_group == further[i - 1].control_group);
+  }
+  record.unswept = {};
+  record.mark.clear();  // nothing could be proven of them
+  detail::format_record(record, text, &further);
+  CHECK(text.view() == text_of(record));
+}
+
 TEST_CASE("a record never exceeds 4 KiB; arguments are what is left out") {
   lock_record record = sample();
   record.control_group = std::string(320, '/');

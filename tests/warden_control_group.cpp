@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 #include <signal.h>
 #include <sys/inotify.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -182,6 +183,55 @@ TEST_CASE("owner and warden killed at once: also what has forgotten everything e
       ::kill(first.warden(), SIGKILL);
     }
     CHECK(next_instance_is_alone(s, name, ordinary));
+    CHECK(wait_until([&] { return s.empty(); }));
+    CHECK(place.nothing_below());
+  }
+}
+
+TEST_CASE("whatever became of its wardens: what each of them has started ends before the next start") {
+  enum class after { nothing, release, new_rights };  // between the first warden's children and the second's
+  for (const after then : {after::nothing, after::release, after::new_rights}) {
+    CAPTURE(static_cast<int>(then));
+    const std::string name = unique_name("wardens");
+    const delegated place(name);
+    if (!place.works) return;
+    scene s({INSTANCE_GUARD_TEST_OWNER});
+    forked owner([&](teller test) {
+      if (!place.group.enter()) return 1;
+      single_instance guard;
+      const auto start = [&] {
+        if (!guard) guard = single_instance::acquire(name, {.children = {.grace = 50ms}});
+        const std::vector<std::string> words =
+            s.words({"daemon", "undying", "ignore", "renamed", "cleared", "closed", "sleep"});
+        child one = guard.spawn(words, {.out = stdio::pipe()});
+        if (await_ready(one.out()) == 0) return false;
+        test.say(std::to_string(guard.children().warden().pid));
+        return true;
+      };
+      if (!start()) return 2;
+      if (then == after::new_rights && ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return 3;
+      if (then != after::new_rights) {
+        ::kill(guard.children().warden().pid, SIGKILL);
+        if (!wait_until([&] { return !guard.children().warden_alive(); })) return 4;
+      }
+      if (then == after::release) guard.release();
+      if (then != after::nothing && !start()) return 5;
+      const std::size_t left = s.processes().size();
+      if (left != (then == after::new_rights ? 2 : 1)) test.say("left: " + std::to_string(left));
+      test.say("ready");
+      for (;;) ::pause();
+    });
+    std::vector<pid_t> wardens;
+    for (auto line = owner.line(60s); line && *line != "ready"; line = owner.line(60s))
+      if (const pid_t pid = std::atoi(line->c_str()); pid > 1) wardens.push_back(pid);
+      else FAIL_CHECK(*line);
+    CHECK(wardens.size() == (then == after::nothing ? 1 : 2));
+    // Nobody has time to do what is left to the next start.
+    for (const pid_t each : wardens) ::kill(each, SIGSTOP);
+    owner.signal(SIGKILL);
+    for (const pid_t each : wardens) ::kill(each, SIGKILL);
+    CHECK(owner.wait().signal() == SIGKILL);
+    CHECK(next_instance_is_alone(s, name));
     CHECK(wait_until([&] { return s.empty(); }));
     CHECK(place.nothing_below());
   }

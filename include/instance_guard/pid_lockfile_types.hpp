@@ -78,7 +78,8 @@ struct lock_record {
   /// Path of the control group of all that it starts, where one was delegated; else empty (cgroups(7)).
   std::string control_group = {};
   /// Killed before it, oldest first, and pid 0 behind the last: a holder that is killed while it ends
-  /// their strays hands the duty on to the next.
+  /// their strays hands the duty on to the next. Read from a file also the holder itself, once for each of its
+  /// wardens besides the one above (it has several once its rights have changed).
   std::array<killed_holder, 4> unswept = {};
   std::string host = {};  ///< only informs: names of hosts change
   uid_t uid = static_cast<uid_t>(-1);

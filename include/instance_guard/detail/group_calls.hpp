@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstring>
+#include <utility>
 
 #include "../process_group.hpp"
 #include "group_await.hpp"
@@ -267,12 +268,17 @@ inline void process_group::keep_locked(const pid_lockfile& lock, std::error_code
   // Who waits for the name one day can tell what is left, and wake a warden that is stopped.
   detail::without_throwing(ec, [&] {
     lock_record changes = lock.record();
-    changes.warden = warden();
+    const process_identity former = std::exchange(changes.warden, warden());
     changes.grace = options_.grace;
     char path[platform::control_group_path_size];
     const bool together = platform::find_control_group(changes.warden.pid, changes.warden.start_time, path) == 0;
     changes.control_group = together ? path : "";
     detail::lock_update_record(lock, std::move(changes), ec);
+    // Another group's, and those that the group had before the caller's rights became others.
+    if (!ec && former) result = detail::note_warden(kept, former);
+    for (int i = 0; i < mine->links.load(std::memory_order_acquire) && !ec && result == 0; ++i)
+      result = detail::note_warden(kept, detail::identity_of(mine->link[i]));
+    if (result < 0) ec = detail::group_error(result);
   });
 }
 
@@ -294,10 +300,7 @@ inline process_identity process_group::warden() const noexcept {
   const detail::group_slot* mine = slot();
   if (mine == nullptr) return {};
   const int links = mine->links.load(std::memory_order_acquire);
-  process_identity who = process_identity::self();
-  who.pid = mine->link[links - 1].pid.load(std::memory_order_relaxed);
-  who.start_time = mine->link[links - 1].start_time.load(std::memory_order_relaxed);
-  return who;
+  return detail::identity_of(mine->link[links - 1]);
 }
 
 inline void process_group::mark(const detail::stray_mark& mark, const detail::stray_target& target, bool strays,

@@ -1,17 +1,31 @@
 // layer 3: the owner gives its warden copies of its locks; see lock_keeper in lock_slot.hpp.
 //
-// Async-signal-safe, but for the mutex that nothing here takes.
+// Async-signal-safe, but for note_warden().
 #pragma once
 
+#include <array>
 #include <cerrno>
+#include <utility>
 
 #include "../platform/platform.hpp"
 #include "group_request.hpp"
 #include "group_slot.hpp"
+#include "lock_record.hpp"
+#include "lock_session.hpp"
 #include "lock_slot.hpp"
+#include "lock_verify.hpp"
 #include "wire.hpp"
+#include "without_throwing.hpp"
 
 namespace instance_guard::detail {
+
+/// The warden at the other end.
+inline process_identity identity_of(const warden_link& link) noexcept {
+  process_identity who = process_identity::self();
+  who.pid = link.pid.load(std::memory_order_relaxed);
+  who.start_time = link.start_time.load(std::memory_order_relaxed);
+  return who;
+}
 
 /// Gives one warden the lock as it is now. 0, or a negated errno.
 inline int give_lock(const warden_link& link, const lock_slot& lock, wire::kind what) noexcept {
@@ -51,13 +65,44 @@ inline bool keeper_replace(int group, int lock) noexcept {
   return result == 0;
 }
 
+/// Has the file of a lock name a warden besides the one in its record, if it has a control group: should all be killed,
+/// the next start must know each. 0, or a negated errno.
+inline int note_warden(lock_slot& lock, const process_identity& warden) noexcept {
+  char path[platform::control_group_path_size];
+  uid_t user = 0;
+  if (platform::find_control_group(warden.pid, warden.start_time, path) != 0 || !is_plain_path(path) ||
+      platform::user_of_process(warden.pid, user) != 0)
+    return 0;
+  lock_change_scope scope;
+  auto* session = static_cast<lock_session*>(lock.session.load(std::memory_order_relaxed));
+  if (session == nullptr || session->record.warden == warden || !owned_here(lock) || !begin_change(lock)) return 0;
+  std::array<killed_holder, 4>& all = session->further_wardens;
+  std::size_t at = 0;
+  while (at < all.size() && all[at].warden.pid > 0 && !(all[at].warden == warden)) ++at;
+  if (at == all.size()) {  // the oldest goes
+    for (at = 1; at < all.size(); ++at) all[at - 1] = std::move(all[at]);
+    --at;
+  }
+  std::error_code ec;
+  without_throwing(ec, [&] { all[at].control_group = path; });
+  int result = ec ? -ENOMEM : 0;
+  if (result == 0) {
+    all[at].user = user;
+    all[at].warden = warden;
+    result = rewrite_record(*session, lock, scope);
+  }
+  end_change(lock);
+  return result;
+}
+
 /// Gives a new warden every lock that the group keeps. 0, or a negated errno.
 inline int give_kept_locks(const group_slot& slot, const warden_link& link) noexcept {
-  for (const lock_slot& each : lock_slots) {
+  for (lock_slot& each : lock_slots) {
     if (each.state.load(std::memory_order_acquire) == lock_slot::free ||
         each.keeper_group.load(std::memory_order_relaxed) != slot_index(slot))
       continue;
-    const int result = give_lock(link, each, wire::kind::keep_lock);
+    int result = give_lock(link, each, wire::kind::keep_lock);
+    if (result == 0) result = note_warden(each, identity_of(link));
     if (result < 0) return result;
   }
   return 0;

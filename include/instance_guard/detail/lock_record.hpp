@@ -106,8 +106,30 @@ class record_writer {
   bool full_ = false;
 };
 
-/// Writes the text of `record`.
-inline void format_record(const lock_record& record, record_text& out) noexcept {
+/// One line about whom the next holder has to end the strays of.
+inline void write_unswept(record_writer& to, const process_identity& process, std::chrono::milliseconds grace,
+                          std::string_view mark, const killed_holder& rest) noexcept {
+  to.text("unswept=");
+  for (const std::uint64_t part : {static_cast<std::uint64_t>(process.pid), process.start_time,
+                                   static_cast<std::uint64_t>(rest.user), static_cast<std::uint64_t>(grace.count())}) {
+    to.number(part);
+    to.text(":");
+  }
+  to.text(mark);
+  if (!rest.control_group.empty()) {
+    to.text(":");
+    to.number(static_cast<std::uint64_t>(rest.warden.pid));
+    to.text(":");
+    to.number(rest.warden.start_time);
+    to.text(":");
+    to.text(rest.control_group);
+  }
+  to.line_end();
+}
+
+/// Writes the text of `record`. `further`: wardens that the holder has besides the one in it.
+inline void format_record(const lock_record& record, record_text& out,
+                          const std::array<killed_holder, 4>* further = nullptr) noexcept {
   record_writer to(out, 48);
   to.number(static_cast<std::uint64_t>(record.process.pid > 0 ? record.process.pid : 0));
   to.line_end();
@@ -135,26 +157,16 @@ inline void format_record(const lock_record& record, record_text& out) noexcept 
   if (!record.mark.empty()) to.field("mark", record.mark, 320);
   if (!record.control_group.empty() && record.control_group.size() <= 512)
     to.field("control_group", record.control_group, 3 * 512);
+  std::size_t lines = 0;
   for (const killed_holder& each : record.unswept) {
     if (each.process.pid <= 0) break;
-    to.text("unswept=");
-    for (const std::uint64_t part :
-         {static_cast<std::uint64_t>(each.process.pid), each.process.start_time, static_cast<std::uint64_t>(each.user),
-          static_cast<std::uint64_t>(each.grace.count())}) {
-      to.number(part);
-      to.text(":");
-    }
-    to.text(each.mark);
-    if (!each.control_group.empty()) {
-      to.text(":");
-      to.number(static_cast<std::uint64_t>(each.warden.pid));
-      to.text(":");
-      to.number(each.warden.start_time);
-      to.text(":");
-      to.text(each.control_group);
-    }
-    to.line_end();
+    write_unswept(to, each.process, each.grace, each.mark, each);
+    ++lines;
   }
+  if (further != nullptr && !record.mark.empty())
+    for (const killed_holder& each : *further)
+      if (each.warden.pid > 0 && lines++ < further->size())
+        write_unswept(to, record.process, record.grace, record.mark, each);
   to.field("name", record.name, 64);
   to.field("user", record.user, 64);
   to.field("host", record.host, 128);

@@ -1,6 +1,7 @@
 // layer 3: what one pid_lockfile knows: its slot, its record, who refused it, who was before it.
 #pragma once
 
+#include <array>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -19,6 +20,8 @@ struct lock_session {
   lock_options options = {};
   std::filesystem::path path = {};
   lock_record record = {};  ///< what the file says of this process
+  /// And of its wardens besides the one in the record: only user, warden and control group. The gate guards them.
+  std::array<killed_holder, 4> further_wardens = {};
   std::optional<lock_record> holder = {};
   std::optional<lock_record> recovered = {};
   lock_fault fault = {};

@@ -26,7 +26,7 @@ inline int rewrite_record(lock_session& session, const lock_slot& slot, lock_cha
   record_text text;
   record_text old;
   read_record_file(slot.lock.get(), old);
-  format_record(session.record, text);
+  format_record(session.record, text, &session.further_wardens);
   return write_record_file(slot.lock.get(), text, old, scope);
 }
 
@@ -58,7 +58,7 @@ inline int name_new_file(const lock_session& session, const lock_attempt& of, in
   record_text text;
   record_text old;
   read_record_file(made, old);
-  format_record(session.record, text);
+  format_record(session.record, text, &session.further_wardens);
   int result = write_record_file(made, text, old, scope);
   if (!link) return result;
   if (result == 0 && ::linkat(of.directory, fresh, of.directory, file, 0) != 0)

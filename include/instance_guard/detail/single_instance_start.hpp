@@ -82,7 +82,10 @@ inline void single_instance::sweep(pid_lockfile& lock, std::error_code& ec) {
     owner.mark = each.mark;
     owner.record_user = each.user;
     owner.grace = each.grace;
-    detail::sweep_dead_owner(owner, ec);
+    // One that had several wardens is there once for each.
+    const killed_holder* same = &killed[0];
+    while (same != &each && (same->mark != each.mark || same->user != each.user)) ++same;
+    if (same == &each) detail::sweep_dead_owner(owner, ec);
     detail::sweep_control_group(each);
   }
   // What can't be looked at can't be ended; the name is ours all the same.

@@ -18,7 +18,8 @@ namespace instance_guard::detail {
 
 enum class group_answer { may, must_not, not_now };
 
-/// Whether all in the group may be ended: each started after the warden, may be signalled, and is not to be kept.
+/// Whether all in the group may be ended: each started after the warden, may be signalled, and is not to be kept; the
+/// caller is not in it.
 inline group_answer may_end_group(const platform::control_group& group, std::uint64_t warden_start) noexcept {
   if (platform::has_groups_below(group)) return group_answer::must_not;
   struct search {
@@ -28,6 +29,8 @@ inline group_answer may_end_group(const platform::control_group& group, std::uin
   const auto visit = [](pid_t pid, void* context) noexcept {
     auto& all = *static_cast<search*>(context);
     platform::process_stat facts;
+    if (pid == platform::sys::getpid()) all.answer = group_answer::must_not;  // it was started there itself
+    if (all.answer != group_answer::may) return false;
     // Signals stop at another user's; what is written to the group does not.
     const int reached = pid > 0 ? platform::sys::kill(pid, 0) : -EPERM;
     if (reached == -ESRCH) return true;
@@ -50,8 +53,10 @@ inline group_answer may_end_group(const platform::control_group& group, std::uin
 inline void sweep_control_group(const killed_holder& dead) noexcept {
   const process_identity here = process_identity::self();
   if (dead.control_group.empty() || !dead.warden.complete() || dead.process.boot != here.boot ||
-      dead.process.pid_namespace != here.pid_namespace || is_alive(dead.process) || is_alive(dead.warden))
+      dead.process.pid_namespace != here.pid_namespace || is_alive(dead.warden))
     return;
+  // This very process had the name before, and its warden was killed alone: what that has left is nobody's.
+  if (dead.process != here && is_alive(dead.process)) return;
   platform::control_group group;
   if (platform::open_control_group(group, dead.control_group.c_str(), dead.warden.pid, dead.warden.start_time,
                                    dead.user) < 0)
