@@ -3,12 +3,15 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <chrono>
+#include <filesystem>
 #include <instance_guard/process_group.hpp>
+#include <instance_guard/single_instance.hpp>
 #include <string>
 #include <thread>
 #include <vector>
@@ -17,7 +20,9 @@
 #include "support/open_descriptors.hpp"
 #include "support/read_child.hpp"
 #include "support/rounds.hpp"
+#include "support/sanitizer.hpp"
 #include "support/scene.hpp"
+#include "support/unique_name.hpp"
 
 using namespace instance_guard;
 using namespace std::chrono_literals;
@@ -102,6 +107,40 @@ TEST_CASE("3,000 children at once, of an owner that may open 256 files") {
   });
   CHECK(owner.line(120s).value_or("nothing") == "nothing");
   CHECK(owner.wait(60s).success());
+}
+
+TEST_CASE("an owner that may open nothing any more hears of its children, and is done with them at once") {
+  for (const bool daemonized : {false, true}) {
+    CAPTURE(daemonized);
+    if (daemonized && support::always_threaded) continue;
+    const scene s;
+    REQUIRE(::mkdir((s / "locks").c_str(), 0700) == 0);
+    forked owner([&](teller test) {
+      single_instance_options options;
+      options.lock.directory = s / "locks";
+      single_instance guard = single_instance::acquire(support::unique_name("none"), options);
+      if (daemonized) guard.daemonize();
+      ::alarm(40);  // whoever it is now: nobody waits for it for ever
+      child ended = guard.spawn({"/bin/true"});
+      child one = guard.spawn({"/bin/sleep", "100"}, {.environment = {s.mark()}});
+      const rlimit none{0, 0};
+      ::setrlimit(RLIMIT_NOFILE, &none);
+      if (!ended.wait().success()) test.say("not ended");
+      if (one.wait_for(20ms)) test.say("ended");
+      const std::filesystem::path file = guard.lockfile().path();
+      const auto before = std::chrono::steady_clock::now();
+      guard.release();  // may take its grace of 5 s, and 10 s more
+      if (std::chrono::steady_clock::now() - before > 4s) test.say("late");
+      if (::access(file.c_str(), F_OK) == 0) test.say("the file is there");
+      test.say("done");
+      return 0;
+    });
+    auto line = owner.line(60s);
+    for (; line && *line != "done"; line = owner.line(60s)) FAIL_CHECK(*line);
+    CHECK(line);
+    CHECK(owner.wait().success());
+    CHECK(s.empty());
+  }
 }
 
 TEST_CASE("a warden that may open no more says so, and goes on when it can") {

@@ -159,7 +159,8 @@ inline bool bury(const warden_link& link, const deadline& end) noexcept {
     if (result > 0) return true;
     if (result < 0) {  // another's child, or reaped already: the end of the channel tells
       pollfd entry = {link.channel.load(std::memory_order_relaxed), 0, 0};
-      if (entry.fd < 0 || (platform::sys::ppoll(&entry, 1, 0, nullptr) > 0 && entry.revents != 0)) return true;
+      const int ready = entry.fd < 0 ? 1 : platform::sys::ppoll(&entry, 1, 0, nullptr);
+      if (entry.fd < 0 || (ready > 0 && entry.revents != 0) || (ready < 0 && !is_healthy(link))) return true;
     }
     if (end.passed()) return false;
     // Its end of the channel closes shortly before it can be reaped.

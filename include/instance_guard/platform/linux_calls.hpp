@@ -5,6 +5,7 @@
 // same functions over libc. EINTR is returned to the caller unless said otherwise.
 #pragma once
 
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <linux/sched.h>
@@ -125,15 +126,33 @@ INSTANCE_GUARD_NO_SANITIZE inline long recvmsg(int descriptor, msghdr* message, 
 INSTANCE_GUARD_NO_SANITIZE inline int setsockopt_int(int descriptor, int level, int option, int value) noexcept {
   return static_cast<int>(system_call(SYS_setsockopt, descriptor, level, option, word(&value), sizeof value));
 }
+/// Waits until the one entry can be read, as ppoll below; for select(2) RLIMIT_NOFILE does not count. -EINVAL: its
+/// number is too high.
+INSTANCE_GUARD_NO_SANITIZE inline int select_readable(pollfd& entry, timespec* limit,
+                                                      const signal_bits* blocked) noexcept {
+  constexpr int bits = 64;
+  uint64_t set[4096 / bits] = {};
+  if (entry.fd < 0 || entry.fd >= 4096) return -EINVAL;
+  set[entry.fd / bits] = uint64_t{1} << (entry.fd % bits);
+  const long mask[2] = {word(blocked), sizeof(signal_bits)};
+  const long result = system_call(SYS_pselect6, entry.fd + 1, word(set), 0, 0, word(limit), word(mask));
+  if (result != 1 && result != -EBADF) return static_cast<int>(result);
+  entry.revents = result == 1 ? POLLIN : POLLNVAL;
+  return 1;
+}
+
 /// poll with an absolute-free timeout in nanoseconds (negative: none) and the signals that may
-/// interrupt it: `blocked` is the mask while waiting, null leaves it as it is.
+/// interrupt it: `blocked` is the mask while waiting, null leaves it as it is. One entry that is to be read is waited
+/// for also where poll(2) refuses it: with a limit of no descriptors at all.
 INSTANCE_GUARD_NO_SANITIZE inline int ppoll(pollfd* entries, unsigned count, int64_t nanoseconds,
                                             const signal_bits* blocked) noexcept {
   timespec limit{};
   limit.tv_sec = static_cast<time_t>(nanoseconds / 1'000'000'000);
   limit.tv_nsec = static_cast<long>(nanoseconds % 1'000'000'000);
-  return static_cast<int>(system_call(SYS_ppoll, word(entries), count, nanoseconds < 0 ? 0 : word(&limit),
-                                      word(blocked), sizeof(signal_bits)));
+  timespec* const most = nanoseconds < 0 ? nullptr : &limit;
+  const long result = system_call(SYS_ppoll, word(entries), count, word(most), word(blocked), sizeof(signal_bits));
+  if (result == -EINVAL && count == 1 && entries[0].events == POLLIN) return select_readable(entries[0], most, blocked);
+  return static_cast<int>(result);
 }
 
 INSTANCE_GUARD_NO_SANITIZE inline pid_t getpid() noexcept { return static_cast<pid_t>(system_call(SYS_getpid)); }
