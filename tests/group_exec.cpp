@@ -11,6 +11,7 @@
 #include <string>
 
 #include "support/forked.hpp"
+#include "support/has_slept.hpp"
 #include "support/read_child.hpp"
 #include "support/sanitizer.hpp"
 #include "support/scene.hpp"
@@ -70,7 +71,7 @@ TEST_CASE("with reach::everything the orphans of before end, those of the progra
   REQUIRE(::mkdir((s / "locks").c_str(), 0700) == 0);
   // It starts nobody before the warden has noticed that it is another program, and ended those of before.
   REQUIRE(::mkfifo((s / "go").c_str(), 0600) == 0);
-  std::ofstream(s / "script") << "read line < " << (s / "go") << "\nsleep 1 || exit 9\n"
+  std::ofstream(s / "script") << "read line < " << (s / "go") << "\nsleep 0.02 || exit 9\n"
                               << s.helper() << " daemon sleep >/dev/null\nexit 25\n";
   forked owner([&](teller test) {
     single_instance_options options{.ends = reach::everything};
@@ -86,6 +87,8 @@ TEST_CASE("with reach::everything the orphans of before end, those of the progra
   });
   CHECK(owner.line() == "ready");
   CHECK(wait_until([&] { return support::processes_with(s.helper()).empty(); }));
+  // It looks again after at most 250 ms, until it has seen that nobody is left.
+  CHECK(wait_until([&] { return support::has_slept(owner.pid(), 300ms); }));
   std::ofstream(s / "go") << std::endl;
   CHECK(owner.wait().code() == 25);
   const auto left = support::processes_with(s.helper());

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "support/forked.hpp"
+#include "support/has_slept.hpp"
 #include "support/process_census.hpp"
 #include "support/read_child.hpp"
 #include "support/scene.hpp"
@@ -82,13 +83,14 @@ TEST_CASE("a waiting thread hears of the warden's death") {
   REQUIRE(support::await_ready(c.out()) > 0);
   const pid_t warden = group.warden().pid;
   forked killer([&](teller) {
-    ::usleep(50'000);
+    const bool waits = wait_until([] { return support::has_slept(::getppid(), 20ms); });
     ::kill(warden, SIGKILL);
-    return 0;
+    return waits ? 0 : 1;
   });
   std::error_code ec;
-  CHECK_FALSE(group.wait_idle(10s, ec));
+  CHECK_FALSE(group.wait_idle(2 * support::patience, ec));
   CHECK(ec == errc::warden_lost);
+  CHECK(killer.wait().success());
   CHECK(wait_until([&] { return s.empty(); }));
 }
 

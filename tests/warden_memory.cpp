@@ -1,6 +1,5 @@
 // What a warden costs.
 #include <doctest/doctest.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <cstdlib>
@@ -9,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "support/process_census.hpp"
+#include "support/has_slept.hpp"
 #include "support/wait_until.hpp"
 
 using namespace instance_guard;
@@ -47,17 +46,6 @@ TEST_CASE("a warden that was started first has at most 1 MiB to itself, also aft
 TEST_CASE("an idle warden sleeps") {
   process_group group;
   child c = group.spawn({"/bin/sleep", "100"});
-  const auto switches = [&] {
-    std::ifstream file("/proc/" + std::to_string(group.warden().pid) + "/status");
-    long sum = 0;
-    for (std::string line; std::getline(file, line);)
-      if (line.find("ctxt_switches:") != std::string::npos) sum += std::atol(line.c_str() + line.find(':') + 1);
-    return sum;
-  };
   // It may still be about to lie down.
-  CHECK(support::wait_until([&] {
-    const long before = switches();
-    ::usleep(300'000);
-    return switches() == before;
-  }));
+  CHECK(support::wait_until([&] { return support::has_slept(group.warden().pid, 300ms); }));
 }
