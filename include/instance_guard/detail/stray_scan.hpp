@@ -31,7 +31,8 @@
 // was not. Numbers are given out in turn, so after the list those given out since are looked at,
 // in order, until there are none. Then every stray has been met alive, or it had ended and its
 // children were looked at after it. Only where numbers start anew meanwhile, or the last one is
-// not known, the look has to be repeated. This also catches what forks and ends all the time.
+// not known, the look has to be repeated. This also catches what forks and ends all the time. Who executes a program or
+// ends just then can't be judged: it is looked at again before the last of the new numbers.
 //
 // Async-signal-safe; no allocation; usable after any kind of fork. It blocks only in /proc: a
 // process of the same user whose memory is locked by a hung page fault can hold up the reader.
@@ -54,26 +55,37 @@ class stray_look {
   /// The number of strays that were met, or a negated errno when processes can't be listed.
   INSTANCE_GUARD_NO_SANITIZE int run() noexcept {
     report_.unreadable = 0;
+    const std::int64_t began = platform::sys::monotonic_now();
     note_kin();
     pid_t newest = platform::last_process_id();
     const int result = platform::for_each_process(memory_.directory, sizeof memory_.directory, remember_pid, this);
     look_at_remembered();
     if (result != 0) return result;
     end_found();
+    // To begin anew would take as long once more.
     constexpr std::int64_t limit = 50'000'000;
-    const std::int64_t until = platform::sys::monotonic_now() + limit;
+    const std::int64_t looked = platform::sys::monotonic_now();
+    const std::int64_t until = looked + (looked - began > limit ? looked - began : limit);
+    std::int64_t pause = 100'000;
     bool complete = newest == 0 ? !vanished_ : false;
     while (newest != 0 && !complete) {
       const pid_t now = platform::last_process_id();
       // Numbers that start anew, and so many new ones that a list is shorter: look again.
       if (now < newest || now - newest > stray_buffers::max_pids) break;
-      complete = now == newest;
+      const bool all_met = now == newest;
+      complete = all_met && in_transition_ == 0;
       while (newest < now) look_at(++newest);
+      if (all_met && in_transition_ != 0) {
+        if (met_ != 0) break;  // there is another look anyhow
+        platform::sys::sleep_for(pause);
+        if (pause < 5'000'000) pause *= 2;
+        look_at_changing();
+      }
       end_found();
       if (platform::sys::monotonic_now() > until) break;
     }
     while (follow_parents()) end_found();
-    report_.conclusive = complete && !unsettled_;
+    report_.conclusive = complete && !unsettled_ && in_transition_ == 0;
     for (int i = 0; i < found_; ++i)
       if (const stray_entry& each = memory_.found[i]; !each.ends && !each.descends)
         note(each, adopter_missing(each) ? stray_fate::undecided : stray_fate::supervised, 0);
@@ -91,6 +103,14 @@ class stray_look {
   /// Newest first: what forks and ends all the time is met before it has moved on.
   INSTANCE_GUARD_NO_SANITIZE void look_at_remembered() noexcept {
     while (pid_count_ > 0) look_at(memory_.pids[--pid_count_]);
+  }
+
+  /// Those that could not be judged before, because they were changing. Who has ended meanwhile may have left
+  /// children: theirs were looked at, or have numbers that were given out since.
+  INSTANCE_GUARD_NO_SANITIZE void look_at_changing() noexcept {
+    const int count = in_transition_;
+    in_transition_ = 0;
+    for (int i = 0; i < count; ++i) look_at(memory_.changing[i]);  // what is put there again comes before i
   }
 
   INSTANCE_GUARD_NO_SANITIZE void look_at(pid_t pid) noexcept {
@@ -112,6 +132,8 @@ class stray_look {
     stray_evidence evidence;
     const int result = read_marks(view, facts, evidence);
     if (result == -ENOENT || result == -ESRCH) vanished_ = true;
+    else if (result == -EAGAIN && in_transition_ < stray_buffers::max_changing)
+      memory_.changing[in_transition_++] = view.pid;
     else if (result == -EAGAIN) unsettled_ = true;
     else if (result < 0) ++report_.unreadable;
     if (result != 1 || is_kin(view.pid)) return;
@@ -362,6 +384,7 @@ class stray_look {
   int met_ = 0;
   int pid_count_ = 0;
   int kin_ = 0;
+  int in_transition_ = 0;   // executed another program or ended just then
   bool vanished_ = false;   // one ended before it was looked at
   bool unsettled_ = false;  // one could not be judged at that moment
   bool owner_lives_ = false;

@@ -136,11 +136,13 @@ struct stray_buffers {
   static constexpr int max_found = 1024;
   static constexpr int max_pids = 4096;
   static constexpr int max_kin = 128;
+  static constexpr int max_changing = 64;
   char directory[32 * 1024];
   char text[16 * 1024];
   pid_t pids[max_pids];
   stray_entry found[max_found];
   pid_t kin[max_kin];
+  pid_t changing[max_changing];
 };
 
 }  // namespace instance_guard::detail
