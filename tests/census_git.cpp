@@ -306,6 +306,27 @@ TEST_CASE("an index tells whether a path is one of the checkout's") {
   }
 }
 
+TEST_CASE("an index tells when the last of its files was written, or nothing") {
+  // Its entries are of ones.
+  CHECK(newest_in_index(index_of(4, {"a", "b"}), 20) == 0x01010101);
+  CHECK(newest_in_index(index_of(2, {}), 20) == 0);
+  CHECK(newest_in_index("", 20) == INT64_MAX);
+  CHECK(newest_in_index(index_of(2, {"a", "b"}).substr(0, 100), 20) == INT64_MAX);
+}
+
+TEST_CASE("a reflog of nothing but resets beside a large index is read in a moment") {
+  std::string text = line('0', 'a', start - 50);
+  while (text.size() < 4'000'000)
+    text += line('a', 'b', start + 50, "reset: x") + line('b', 'a', start + 50, "reset: x");
+  const repository one(text + line('a', 'c', start + 60, "reset: x"));
+  std::vector<std::string> paths;
+  for (int i = 100'000; i < 130'000; ++i) paths.push_back(std::to_string(i));
+  std::ofstream(one.root + "/.git/index") << index_of(2, paths);
+  const auto begun = std::chrono::steady_clock::now();
+  CHECK(one.moved().how == reading::moved);
+  CHECK(std::chrono::steady_clock::now() - begun < std::chrono::seconds(20));
+}
+
 TEST_CASE("a duplicate's commit is told where it is what runs: not of a process that is stale otherwise") {
   const repository one(line('0', 'a', start - 50));
   std::ofstream(one.root + "/.git/index") << index_of(2, {"main.py"});
@@ -412,11 +433,14 @@ TEST_CASE("noise is no index, no reflog and no config, and does no harm") {
     for (int i = 0; i < 1 + round % 4; ++i) text[random() % text.size()] = static_cast<char>(random());
     find_in_index(text, "bot/main.py", 20);
     find_in_index(text, "nowhere", 32);
+    newest_in_index(text, 20);
     git_move move;
-    read_reflog_back(text, start, move);
+    read_reflog_back(
+        text, start, [] { return INT64_MAX; }, move);
     CHECK(move.updates <= 2);
     const std::string noise = any(static_cast<std::size_t>(round) % 300);
-    read_reflog_back(noise, start, move);
+    read_reflog_back(
+        noise, start, [] { return INT64_MAX; }, move);
     origin_of_config("[remote \"origin\"]\n" + noise);
     plain_address(noise);
     CHECK(find_in_index(noise, "x", 20) == is_tracked::unknown);

@@ -17,6 +17,18 @@ std::string reflog(char from, char to, long seconds, const std::string& what) {
          " +0200\t" + what + "\n";
 }
 
+/// An index with main.py alone, which was written at another time.
+std::string index_of(long seconds) {
+  const auto number = [](long value) {
+    std::string text;
+    for (int shift = 24; shift >= 0; shift -= 8) text += static_cast<char>(value >> shift & 0xff);
+    return text;
+  };
+  const std::string at = number(::time(nullptr) + seconds) + number(0);
+  return "DIRC" + number(2) + number(1) + at + at + std::string(44, '\1') + std::string("\0\7main.py\0\0\0", 12) +
+         std::string(20, 'h');
+}
+
 void append(const std::string& file, const std::string& text) { std::ofstream(file, std::ios::app) << text; }
 
 actor service(stage& s, const std::string& label, const std::string& truth, std::vector<std::string> words,
@@ -117,6 +129,20 @@ void stage_checkouts(stage& s) {
   });
   const std::string committed = checkout("committed", "decoy.committed_what_runs", "");
   s.later([committed] { append(committed, reflog('b', 'c', 0, "commit: what runs since an hour")); });
+  const std::string rebased = checkout("rebased", "stale.checkout_rebased", "stale");
+  s.later([rebased] {
+    append(rebased, reflog('b', 'c', 0, "rebase (start): checkout origin/main") +
+                        reflog('c', 'd', 0, "rebase (pick): mine") + reflog('d', 'd', 0, "rebase (finish): returning"));
+  });
+  // The reflog has the same of reset --soft and of reset --hard: the files tell.
+  const std::string soft = checkout("soft", "decoy.checkout_reset_softly", "");
+  s.file("home/knox/soft/.git/index", index_of(-5000));
+  s.later([soft] { append(soft, reflog('b', 'a', 0, "reset: moving to HEAD~1")); });
+  const std::string hard = checkout("hard", "stale.checkout_reset_hard", "stale");
+  s.later([&s, hard] {
+    s.file("home/knox/hard/.git/index", index_of(0));
+    append(hard, reflog('b', 'a', 0, "reset: moving to HEAD~1"));
+  });
   checkout("quiet", "decoy.checkout_stays", "");
   // A working tree of another repository's.
   const std::string script = s.script("home/knox/tree/main.py");

@@ -1,7 +1,7 @@
 // layer 4: which commit a checkout had at some time, by its reflog.
 //
-// Git is not run, and nothing of the repository is believed or followed but three bounded reads:
-// .git (a directory, or the file that names one), logs/HEAD, config. Files that belong to neither
+// Git is not run, and nothing of the repository is believed or followed but bounded reads of
+// .git (a directory, or the file that names one), logs/HEAD, config, index. Files that belong to neither
 // the caller nor the process's user nor root are not read (as git does with safe.directory).
 #pragma once
 
@@ -75,6 +75,7 @@ struct git_move {
   std::string from = {};
   std::string to = {};  ///< HEAD now; where nothing moved only if the reflog tells that from the start on
   std::size_t updates = 0;
+  bool apart = false;  ///< HEAD was set to a commit that the files are not of
   std::chrono::system_clock::time_point newest = {};
 };
 
@@ -108,16 +109,35 @@ inline bool parse_reflog_line(std::string_view line, reflog_line& out) noexcept 
   return i > mail + 2;
 }
 
-/// Whether a move of HEAD has changed files: a commit writes down what was there already, and a
-/// rebase is one update, at its end.
-inline bool changes_files(const reflog_line& entry) noexcept {
-  if (entry.from == entry.to || starts_with(entry.message, "commit")) return false;
-  return !starts_with(entry.message, "rebase") || entry.message.find("(finish)") != std::string_view::npos;
+/// "pick" of "pull --rebase (pick): message", or of "rebase (pick): message".
+inline std::string_view step_of_rebase(std::string_view message) noexcept {
+  if (!starts_with(message, "rebase") && !starts_with(message, "pull")) return {};
+  message = message.substr(0, message.find("): "));
+  const std::size_t open = message.rfind(" (");
+  return open == std::string_view::npos ? std::string_view() : message.substr(open + 2);
+}
+
+enum class file_change { none, perhaps, sure };
+
+/// Whether a move of HEAD has changed files. A commit writes down what was there already, but for a
+/// merge whose conflicts were resolved first. A rebase is one update, at its start. What a reset is
+/// does not tell: --soft and --mixed change no file.
+inline file_change changes_files(const reflog_line& entry) noexcept {
+  const std::string_view what = entry.message;
+  if (entry.from == entry.to || starts_with(what, "Branch: renamed")) return file_change::none;
+  if (starts_with(what, "commit (merge)") || starts_with(what, "reset:")) return file_change::perhaps;
+  if (starts_with(what, "commit")) return file_change::none;
+  if (const std::string_view step = step_of_rebase(what); !step.empty())
+    return step == "start" ? file_change::sure : file_change::none;
+  // Of git before 2.26.
+  return !starts_with(what, "rebase") || starts_with(what, "rebase: checkout") ? file_change::sure : file_change::none;
 }
 
 /// Goes through the lines of a text, from its last one back, while they are later than `since`.
-/// False: the text began before such a line was found.
-inline bool read_reflog_back(std::string_view text, std::int64_t since, git_move& out) {
+/// `last_write()`: of the checkout's files, in seconds. False: the text began before such a line
+/// was found, or something is missing between that and the next.
+template <class Question>
+bool read_reflog_back(std::string_view text, std::int64_t since, Question last_write, git_move& out) {
   out = git_move();
   while (!text.empty()) {
     if (text.back() == '\n') text.remove_suffix(1);
@@ -127,14 +147,42 @@ inline bool read_reflog_back(std::string_view text, std::int64_t since, git_move
     reflog_line entry;
     if (!parse_reflog_line(line, entry)) continue;
     if (out.to.empty()) out.to = entry.to;
-    if (entry.at <= since) return true;
+    // Lines expire one by one, and HEAD may be set without one: by checkout --orphan, by symbolic-ref.
+    if (entry.at <= since) return out.from.empty() || out.from == entry.to;
     out.from = entry.from;
-    if (!changes_files(entry)) continue;
+    const file_change change = changes_files(entry);
+    if (change == file_change::none) continue;
+    if (change == file_change::perhaps) {
+      // A reset writes its files just before its line (2 s: clocks of file systems), a merge at any time before.
+      const bool reset = starts_with(entry.message, "reset");
+      if (last_write() < (reset ? std::max(since, entry.at - 2) : since)) {
+        out.apart = out.apart || reset;
+        continue;
+      }
+    }
     ++out.updates;
     const auto at = std::chrono::system_clock::time_point(std::chrono::seconds(entry.at));
     if (at > out.newest) out.newest = at;
   }
   return false;
+}
+
+/// True if the repository has only the newest of its history ("git clone --depth 1"): whoever counts
+/// commits there, git included, may count too few or too many.
+inline bool is_shallow(const git_checkout& checkout) {
+  struct stat facts = {};
+  return ::lstat((checkout.common + "/shallow").c_str(), &facts) == 0;
+}
+
+/// At most 64 MiB of it.
+inline std::string read_index(const git_checkout& checkout, uid_t user) {
+  bool foreign = false;
+  return read_checked_file(checkout.directory + "/index", std::size_t{64} << 20, user, foreign);
+}
+
+/// Of a branch that has none: yet, or any more.
+inline bool is_no_commit(std::string_view name) noexcept {
+  return name.find_first_not_of('0') == std::string_view::npos;
 }
 
 /// From the reflog of HEAD. Reads 8 MiB of its end at most.
@@ -157,6 +205,11 @@ inline git_move moved_since(const git_checkout& checkout, std::chrono::system_cl
   // A second more: neither clock is finer than that.
   const std::int64_t since = std::chrono::duration_cast<std::chrono::seconds>(start.time_since_epoch()).count() + 1;
   std::string text;
+  std::int64_t newest = -1;
+  const auto last_write = [&] {
+    if (newest < 0) newest = newest_in_index(read_index(checkout, user), result.to.size() / 2);
+    return newest;
+  };
   for (off_t window = off_t{64} << 10; window <= off_t{8} << 20; window *= 4) {
     const off_t begin = std::max(off_t{0}, facts.st_size - window);
     text.assign(static_cast<std::size_t>(facts.st_size - begin), '\0');
@@ -169,11 +222,11 @@ inline git_move moved_since(const git_checkout& checkout, std::chrono::system_cl
     }
     std::string_view whole(text.data(), used);
     if (begin > 0) whole.remove_prefix(std::min(whole.find('\n'), whole.size() - 1) + 1);
-    const bool reached = read_reflog_back(whole, since, result);
+    const bool reached = read_reflog_back(whole, since, last_write, result);
     if (!reached && begin > 0) continue;
     // Without a line from before the start it was cloned since: what was there is not known.
-    if (!reached || result.updates == 0 || result.from == result.to) {
-      const std::string head = reached ? result.to : std::string();
+    if (!reached || result.updates == 0 || result.from == result.to || is_no_commit(result.to)) {
+      const std::string head = reached && !result.apart && !is_no_commit(result.to) ? result.to : std::string();
       fault(git_move::reading::nothing);
       result.to = head;
       return result;
@@ -184,15 +237,13 @@ inline git_move moved_since(const git_checkout& checkout, std::chrono::system_cl
   return fault(git_move::reading::too_long);
 }
 
-/// Whether a file, or a directory, is one of the checkout's; at most 64 MiB of its index are read.
+/// Whether a file, or a directory, is one of the checkout's.
 inline is_tracked is_of_checkout(const git_checkout& checkout, std::string_view path, std::string_view commit,
                                  uid_t user) {
   if (!is_below(path, checkout.root)) return is_tracked::no;
   while (ends_with(path, "/.")) path.remove_suffix(2);
   path.remove_prefix(std::min(path.size(), checkout.root.size() + 1));
-  bool foreign = false;
-  const std::string text = read_checked_file(checkout.directory + "/index", std::size_t{64} << 20, user, foreign);
-  return find_in_index(text, path, commit.size() / 2);
+  return find_in_index(read_index(checkout, user), path, commit.size() / 2);
 }
 
 /// "github.com/knox/shiva" of any spelling of an address.

@@ -4,6 +4,7 @@
 // The text is not trusted: each length is checked against what is there.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -22,14 +23,15 @@ constexpr std::uint32_t index_number(std::string_view text, std::size_t at) noex
   return value;
 }
 
-/// Whether `path` is an entry of the text of an index, or a directory of one; empty: the root.
-/// `hash_size`: 20 or 32 bytes. unknown: no such text, or one that is not all of the index.
-inline is_tracked find_in_index(std::string_view text, std::string_view path, std::size_t hash_size) {
+/// Calls `visit(name, entry)` with each entry of the text of an index, where `entry` begins with its
+/// times, until it returns true. `hash_size`: 20 or 32 bytes. yes: it did; unknown: no such text, or
+/// one that is not all of the index.
+template <class Visitor>
+is_tracked visit_index(std::string_view text, std::size_t hash_size, Visitor visit) {
   if (text.size() < 12 || !starts_with(text, "DIRC")) return is_tracked::unknown;
   const std::uint32_t version = index_number(text, 4);
   const std::uint32_t count = index_number(text, 8);
   if (version < 2 || version > 4) return is_tracked::unknown;
-  if (path.empty()) return count > 0 ? is_tracked::yes : is_tracked::no;
   std::size_t at = 12;
   std::string name;
   for (std::uint32_t i = 0; i < count; ++i) {
@@ -55,13 +57,32 @@ inline is_tracked find_in_index(std::string_view text, std::string_view path, st
     if (end == std::string_view::npos) return is_tracked::unknown;
     name += text.substr(at, end - at);
     at = version < 4 ? begin + ((end - begin) / 8 + 1) * 8 : end + 1;
-    if (name == path || (name.size() > path.size() && starts_with(name, path) && name[path.size()] == '/'))
-      return is_tracked::yes;
+    if (visit(std::string_view(name), text.substr(begin, 40))) return is_tracked::yes;
   }
   // A split index has the rest of its entries in another file.
   for (; at + 8 <= text.size() && text.size() - at > hash_size; at += 8 + index_number(text, at + 4))
     if (text.substr(at, 4) == "link") return is_tracked::unknown;
   return is_tracked::no;
+}
+
+/// Whether `path` is an entry of the text of an index, or a directory of one; empty: the root.
+inline is_tracked find_in_index(std::string_view text, std::string_view path, std::size_t hash_size) {
+  return visit_index(text, hash_size, [&](std::string_view name, std::string_view) {
+    return path.empty() || name == path ||
+           (name.size() > path.size() && starts_with(name, path) && name[path.size()] == '/');
+  });
+}
+
+/// When the last of the files of an index was written, moved or made, in seconds, as git knows it from
+/// when it looked last. INT64_MAX: that can't be told.
+inline std::int64_t newest_in_index(std::string_view text, std::size_t hash_size) {
+  std::int64_t newest = 0;
+  const is_tracked whole = visit_index(text, hash_size, [&](std::string_view, std::string_view entry) {
+    // A tool may set the time of modification back, but not that of the change (which some leave out).
+    newest = std::max(newest, std::int64_t{std::max(index_number(entry, 0), index_number(entry, 8))});
+    return false;
+  });
+  return whole == is_tracked::no ? newest : INT64_MAX;
 }
 
 }  // namespace instance_guard::detail

@@ -143,7 +143,7 @@ inline std::string git_text(const stale_code& code, std::optional<int> commits, 
   std::string text = "its checkout moved " + from + " -> " + to + " in " + counted(code.git.updates, "update");
   if (commits) text += " (" + counted(static_cast<std::size_t>(std::max(*commits, 0)), "commit") + ")";
   text += " since it started, the newest" + ago(code.git.newest, now);
-  if (!commits) text += "; git rev-list --count " + from + ".." + to + " counts them";
+  if (!commits && !is_shallow(code.checkout)) text += "; git rev-list --count " + from + ".." + to + " counts them";
   return text;
 }
 
