@@ -12,6 +12,7 @@ set(instance_guard_headers
   include/instance_guard/detail/census_manager.hpp
   include/instance_guard/detail/census_notes.hpp
   include/instance_guard/detail/census_orphan.hpp
+  include/instance_guard/detail/census_package.hpp
   include/instance_guard/detail/census_path.hpp
   include/instance_guard/detail/census_pattern.hpp
   include/instance_guard/detail/census_services.hpp

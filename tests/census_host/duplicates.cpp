@@ -152,6 +152,9 @@ void stage_spelled(stage& s) {
   implied("by-directory", "python3.11", "seer/__main__.py", "seer");
   implied("by-dot", "node", "index.js", ".");
   implied("by-stem", "node", "server.js", "./server");
+  s.file("home/knox/by-package/package.json", "{\"bin\": {\"main\": \"x\"}, \"main\": \"./lib/start\"}\n");
+  s.file("home/knox/by-package/index.js");
+  implied("by-package", "node", "lib/start.js", ".");
 
   const bot checkout{s, "by-checkout"};
   const std::string config = "[core]\n\tbare = false\n[remote \"origin\"]\n\turl = ";
@@ -203,6 +206,21 @@ void stage_unmanaged(stage& s) {
                 .directory = s.path("opt/feed")});
     });
   });
+  // One file under two paths; under two names it may be two programs.
+  const auto linked = [&](const std::string& label, const std::string& truth, const std::string& first,
+                          const std::string& second) {
+    const std::string from = s.program("opt/" + first), to = s.path("srv/" + second);
+    fs::create_directories(fs::path(to).parent_path());
+    fs::create_hard_link(from, to);
+    s.start_managed(label.substr(label.find('.') + 1) + ".service", [&] {
+      s.become({.label = label + ": managed", .truth = truth.empty() ? "" : "keep", .arguments = {from}});
+    });
+    s.start_in_shell(label, [&] {
+      s.start_job([&] { s.become({.label = label, .truth = truth, .arguments = {to, "--verbose"}}); });
+    });
+  };
+  linked("duplicate.by-hard-link", "duplicate", "linked/feeder", "linked/feeder");
+  linked("decoy.many-names", "", "many/ticker", "many/quoter");
   // The service was refused, because somebody's own copy has the guard.
   const std::string guard = "CENSUS_GUARD=" + s.guard("blocked");
   const std::string locks = "CENSUS_LOCKS=" + s.locks();

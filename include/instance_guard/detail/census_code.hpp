@@ -30,16 +30,6 @@ struct code_change {
   explicit operator bool() const noexcept { return !what.empty(); }
 };
 
-inline bool same_file(const struct stat& a, const struct stat& b) noexcept {
-  return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-}
-
-/// The file that runs under the pid of a process, wherever it is by now. False: it can't be told.
-inline bool stat_executable(const census_process& of, struct stat& out) noexcept {
-  char path[64];
-  return platform::sys::fstatat(AT_FDCWD, platform::proc_path(path, of.pid(), "exe"), &out, 0) == 0;
-}
-
 /// True if the pid is still that of the process of the table, and it has not executed another program since.
 inline bool is_still_there(const census_process& of) noexcept {
   char path[64];

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "census_arguments.hpp"
+#include "census_package.hpp"
 #include "census_view.hpp"
 #include "printable_text.hpp"
 
@@ -84,15 +85,24 @@ inline bool set_module_path(census_program& out, const std::string& directory, c
 }
 
 /// "python3 shiva", of a directory, and "node ." or "node index": what the interpreter looks for then.
-inline void set_implied_path(census_program& out, const std::string& absolute, const census_view& view) {
+inline void set_implied_path(census_program& out, const std::string& absolute, uid_t user, const census_view& view) {
   const std::vector<passed_link> links = out.links;
-  constexpr std::string_view of_python[] = {"/__main__.py"};
-  constexpr std::string_view of_node[] = {".js", "/index.js"};
-  const auto look_for = [&](std::string_view end) {
-    if (out.path.empty()) set_path(out, absolute + std::string(end), view);
+  constexpr std::string_view beside[] = {"", ".js", "/index.js"};
+  const auto look_for = [&](const std::string& path) {
+    if (out.path.empty()) set_path(out, path, view);
   };
-  if (out.interpreter == language::python) std::for_each(std::begin(of_python), std::end(of_python), look_for);
-  if (out.interpreter == language::node) std::for_each(std::begin(of_node), std::end(of_node), look_for);
+  if (out.interpreter == language::python) look_for(absolute + "/__main__.py");
+  if (out.interpreter == language::node) {
+    look_for(absolute + ".js");
+    const followed_path& directory = view.follow(absolute);
+    std::string main;
+    if (out.path.empty() && S_ISDIR(directory.facts.st_mode) && !directory.path.empty() &&
+        read_package_main(directory.path, user, view.slow, main)) {
+      for (const std::string_view end : beside)
+        if (!main.empty()) look_for(absolute + "/" + main + std::string(end));
+      look_for(absolute + "/index.js");
+    }
+  }
   if (out.path.empty()) out.links = links;
 }
 
@@ -119,11 +129,23 @@ inline void resolve_script(census_process& of, const interpreted& found, bool sa
   if (starts_with(found.name, "/dev/") || starts_with(found.name, "/proc/")) return;
   const std::string absolute = absolute_path(directory, found.name);
   if (same_root) set_path(out, absolute, view);
-  if (same_root && out.path.empty()) set_implied_path(out, absolute, view);
+  if (same_root && out.path.empty()) set_implied_path(out, absolute, of.info->user, view);
   const std::string& path = out.path.empty() ? absolute : out.path;
   out.generic = is_generic_script(path);
   out.key = "s:" + folded(path);
   out.shown = short_path(starts_with(found.name, "/") ? found.name : path);
+}
+
+/// The same for all hard links of one file that have one name: links of other names may be other
+/// programs (busybox). Empty: the file has one link, or is not the one that runs.
+inline std::string linked_key(const census_process& of, const std::string& path, const census_view& view) {
+  const followed_path& there = view.follow(path);
+  struct stat running = {};
+  if (there.path.empty() || !S_ISREG(there.facts.st_mode) || there.facts.st_nlink < 2 ||
+      !stat_executable(of, running) || !same_file(there.facts, running))
+    return {};
+  return "b:" + std::to_string(running.st_dev) + ":" + std::to_string(running.st_ino) + "/" +
+         std::string(base_name(path));
 }
 
 inline bool is_session_program(std::string_view name) noexcept {
@@ -221,7 +243,8 @@ inline void resolve_program(census_process& of, const census_view& view) {
     out.given = arguments.empty() ? path : arguments.front();
     if (!path.empty() && !starts_with(path, "/memfd:")) {
       out.path = path;
-      out.key = "b:" + path;
+      if (same_root) out.key = linked_key(of, path, view);
+      if (out.key.empty()) out.key = "b:" + path;
       out.generic = is_installed_file(path) || is_runtime_name(name);
     }
     out.shown = escaped(name);

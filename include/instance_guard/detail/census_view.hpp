@@ -1,6 +1,8 @@
 // layer 4: the processes of a table as the rules of a census see them.
 #pragma once
 
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -293,6 +295,16 @@ inline std::string executable_name(const census_process& of) {
   if (!path.empty()) return std::string(base_name(path));
   if (!of.image->arguments.empty()) return std::string(base_name(of.image->arguments.front()));
   return std::string(of.info->name());
+}
+
+inline bool same_file(const struct stat& a, const struct stat& b) noexcept {
+  return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/// The file that runs under the pid of a process, wherever it is by now. False: it can't be told.
+inline bool stat_executable(const census_process& of, struct stat& out) noexcept {
+  char path[64];
+  return platform::sys::fstatat(AT_FDCWD, platform::proc_path(path, of.pid(), "exe"), &out, 0) == 0;
 }
 
 }  // namespace instance_guard::detail
