@@ -50,6 +50,21 @@ int become(std::vector<std::string> words) {
   return 98;
 }
 
+/// Two helpers of a service that should run once.
+struct two_helpers {
+  scene s;
+  program kept = s.start(s.words({"sleep"}));
+  program extra = s.start(s.words({"sleep"}));
+  census_options options = {};
+
+  two_helpers() {
+    REQUIRE(kept.read_until("ready"));
+    REQUIRE(extra.read_until("ready"));
+    options.min_age = std::chrono::seconds(0);
+    options.services = {{"helper", s.helper() + " sleep$", 1}};
+  }
+};
+
 int rest() {
   ::alarm(60);
   for (;;) ::pause();
@@ -157,48 +172,34 @@ TEST_CASE("a copy that has made a title of its arguments is known by it") {
 }
 
 TEST_CASE("what has ended since the table was read is not told as one to be ended") {
-  const scene s;
-  program kept = s.start(s.words({"sleep"}));
-  REQUIRE(kept.read_until("ready"));
-  program extra = s.start(s.words({"sleep"}));
-  REQUIRE(extra.read_until("ready"));
-  census_options options;
-  options.min_age = std::chrono::seconds(0);
-  options.services = {{"helper", s.helper() + " sleep$", 1}};
+  two_helpers two;
   const process_table table = process_table::read(census_read_options());
   const auto told = [&] {
-    const census result = take_census(table, nullptr, options);
+    const census result = take_census(table, nullptr, two.options);
     CHECK(result.services.at(0).found == 2);  // as the table has it
     return std::any_of(result.ghosts.begin(), result.ghosts.end(), [&](const ghost& each) {
       return std::any_of(each.processes.begin(), each.processes.end(),
-                         [&](const census_entry& one) { return one.process.id.pid == extra.pid(); });
+                         [&](const census_entry& one) { return one.process.id.pid == two.extra.pid(); });
     });
   };
   CHECK(told());
-  extra.signal(SIGKILL);
-  extra.wait();
+  two.extra.signal(SIGKILL);
+  two.extra.wait();
   CHECK(!told());
-  s.end();
+  two.s.end();
 }
 
 TEST_CASE("what could not be looked at for want of descriptors is a fault, and not no ghost") {
-  const scene s;
-  program kept = s.start(s.words({"sleep"}));
-  REQUIRE(kept.read_until("ready"));
-  program extra = s.start(s.words({"sleep"}));
-  REQUIRE(extra.read_until("ready"));
-  census_options options;
-  options.min_age = std::chrono::seconds(0);
-  options.services = {{"helper", s.helper() + " sleep$", 1}};
+  two_helpers two;
   forked looks([&](const support::teller&) {
     const process_table table = process_table::read(census_read_options());
     const rlimit none = {3, 3};
     if (::setrlimit(RLIMIT_NOFILE, &none) != 0) return 1;
     std::error_code ec;
-    const census result = take_census(table, nullptr, options, ec);
+    const census result = take_census(table, nullptr, two.options, ec);
     if (ec != std::errc::too_many_files_open || !result.ghosts.empty()) return 2;
     return managers_of(table, ec).empty() && ec == std::errc::too_many_files_open ? 0 : 3;
   });
   CHECK(looks.wait().code() == 0);
-  s.end();
+  two.s.end();
 }
