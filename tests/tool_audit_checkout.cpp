@@ -48,10 +48,11 @@ class moved_checkout {
  public:
   explicit moved_checkout(const scene& s) : s_(s) {}
 
-  bool make() const {
+  bool make(const std::string& clone = "git clone -q origin work") const {
     return shell(s_, dated(now() - 3600) +
                          "git init -q origin -b main; cd origin; echo 0 > main.py; git add .; git commit -q -m 0; "
-                         "cd ..; git clone -q origin work; touch -d '1 hour ago' work/main.py")
+                         "cd ..; " +
+                         clone + "; touch -d '1 hour ago' work/main.py")
         .good;
   }
   /// Stands for Python with the script of the checkout.
@@ -65,10 +66,11 @@ class moved_checkout {
     CHECK(wait_until([&] { return fs::read_symlink(exe, ec).filename() == "python3"; }));
     return result;
   }
-  bool pull_twelve(long at = now() + 3600) const {
+  bool pull_twelve(long at = now() + 3600, const std::string& pull = "git pull -q") const {
     return shell(s_, dated(at) +
                          "cd origin; for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo $i > main.py; "
-                         "git commit -q -a -m $i; done; cd ../work; git pull -q")
+                         "git commit -q -a -m $i; done; cd ../work; " +
+                         pull)
         .good;
   }
   static long now() { return static_cast<long>(::time(nullptr)); }
@@ -84,10 +86,9 @@ bool has_git(const scene& s) {
   return false;
 }
 
-bool can_count() {
-  const fs::path counter = fs::path(INSTANCE_GUARD_TOOL).parent_path() / "instance-guard-commits";
-  return ::access(counter.c_str(), X_OK) == 0;
-}
+fs::path commit_counter() { return fs::path(INSTANCE_GUARD_TOOL).parent_path() / "instance-guard-commits"; }
+
+bool can_count() { return ::access(commit_counter().c_str(), X_OK) == 0; }
 
 /// In the scene's directory; where there is no pid namespace, no part of it runs.
 template <class Part>
@@ -160,6 +161,66 @@ TEST_CASE("a checkout that moved twelve commits in one pull: the tool says so, w
     }
     return 0;
   });
+}
+
+TEST_CASE(
+    "a shallow checkout that moved: as many commits as there are, or no number, and no command that gets it wrong") {
+  const std::string shallow = "git clone -q --depth 1 \"file://$PWD/origin\" work";
+  const auto check = [&](const std::string& pull, const std::string& expected) {
+    const scene s;
+    if (!has_git(s)) return;
+    alone_in(s, [&] {
+      const moved_checkout repository(s);
+      if (!repository.make(shallow)) return 1;
+      const program bot = repository.start();
+      // What a reset wrote has the time of the files, not that of git: seconds behind the start.
+      const long begun = moved_checkout::now();
+      if (!wait_until([&] { return moved_checkout::now() > begun + 2; })) return 5;
+      if (!repository.pull_twelve(moved_checkout::now(), pull)) return 2;
+      const tool_result got = run_tool(s, {"audit", "--kind", "stale", "--json"});
+      const auto document = nlohmann::json::parse(got.out, nullptr, false);
+      if (document.is_discarded() || document["ghosts"].size() != 1) return fail(3, got);
+      const std::string why = document["ghosts"][0]["why"];
+      const bool good = why.find("in 1 update" + expected + " since it started, the newest") != std::string::npos &&
+                        why.find("rev-list") == std::string::npos;
+      return good ? 0 : fail(4, got);
+    });
+  };
+  SUBCASE("pulled") { check("git pull -q", can_count() ? " (12 commits)" : ""); }
+  SUBCASE("to where its history begins anew") { check("git fetch -q --depth 1; git reset -q --hard origin/main", ""); }
+}
+
+TEST_CASE("commits are counted as git counts them; in a shallow history only where nothing is missing") {
+  const scene s;
+  if (!has_git(s) || !can_count()) return;
+  const auto counted = [&](const std::string& where, const std::string& from, const std::string& to) {
+    return shell(s, "cd '" + (s / where) + "'; " + commit_counter().string() + " \"$PWD\" $(git rev-parse " + from +
+                        " " + to + ")")
+        .said;
+  };
+  // 3 commits; a branch of 5 from the first of them is merged; 2 more.
+  const shell_result made = shell(
+      s, "cd '" + (s / ".") +
+             "'; git init -q -b main origin; cd origin; "
+             "commits() { for i in $(seq $1); do git commit -q --allow-empty -m $i; done; }; commits 3; git tag old; "
+             "cd ..; git clone -q --depth 1 \"file://$PWD/origin\" shallow; cd origin; "
+             "git checkout -q -b side HEAD~2; commits 5; git checkout -q main; git merge -q --no-edit side; commits 2; "
+             "cd ..; git clone -q origin whole; cd whole; git worktree add -q ../tree; cd ../shallow; git pull -q; "
+             "git tag -f old HEAD~3; git worktree add -q ../leaf; git -C ../origin commit -q --allow-empty -m last; "
+             "git pull -q");
+  REQUIRE_MESSAGE(made.good, made.said);
+  for (const char* where : {"whole", "tree"}) {
+    CHECK(counted(where, "old", "HEAD") == "8\n");
+    CHECK(counted(where, "HEAD", "old") == "0\n");
+    CHECK(counted(where, "HEAD~2", "HEAD") == "2\n");
+  }
+  for (const char* where : {"shallow", "leaf"}) {
+    CHECK(counted(where, "main~3", "main") == "3\n");
+    CHECK(counted(where, "main", "main") == "0\n");
+    // Of what the other branch has nobody knows here how much was there before.
+    CHECK(counted(where, "old", "main") == "");
+    CHECK(counted(where, "main", "old") == "");
+  }
 }
 
 TEST_CASE("a duplicate in a checkout: which commit each runs") {
