@@ -24,6 +24,16 @@ TEST_CASE("nothing that a terminal obeys gets through") {
   CHECK(printable("\xe2\x80\xaegpj.exe") == "???gpj.exe");  // right-to-left override
 }
 
+TEST_CASE("what hides in a name is told by its bytes") {
+  CHECK(escaped("bot\xe2\x80\x8b") == "bot\\xe2\\x80\\x8b");  // zero width space
+  CHECK(escaped("\xef\xbb\xbf"
+                "bot") ==
+        "\\xef\\xbb\\xbf"
+        "bot");                                               // byte order mark
+  CHECK(escaped("b\xc2\xadot") == "b\\xc2\\xadot");           // soft hyphen
+  CHECK(escaped("b\xe2\x81\xa0ot") == "b\\xe2\\x81\\xa0ot");  // word joiner
+}
+
 TEST_CASE("broken UTF-8 is one question mark a byte") {
   CHECK(printable("\xff\xfe") == "??");
   CHECK(escaped("a\nb\x1b[31m\xff") == "a\\x0ab\\x1b[31m\\xff");

@@ -1,5 +1,4 @@
 // A census of now, from what the command line asks for.
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 #include "census_options.hpp"
 #include "duration.hpp"
 #include "helper_programs.hpp"
+#include "text.hpp"
 
 namespace tool {
 namespace {
@@ -54,18 +54,11 @@ bool has_zombies(const process_table& table, const census_options& options) {
          });
 }
 
-/// Columns of the terminal at stderr; 0: it is none.
-int columns_of_stderr() {
-  winsize size = {};
-  if (::isatty(STDERR_FILENO) == 0) return 0;
-  return ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
-}
-
 /// Waits; on a terminal with a line that says how long, and goes again. A line that wrapped would
 /// not: of a narrow one the end is left out.
 void wait_for_zombies(milliseconds how_long) {
   const auto end = steady_clock::now() + how_long;
-  const int told = columns_of_stderr();
+  const int told = static_cast<int>(terminal_columns(STDERR_FILENO));
   for (;;) {
     const auto left = std::chrono::duration_cast<milliseconds>(end - steady_clock::now());
     if (left.count() <= 0) break;

@@ -3,16 +3,21 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <instance_guard/detail/printable_text.hpp>
 #include <iterator>
 #include <system_error>
 
 namespace tool {
 namespace {
+
+// The tool and the library of one version agree on what is harmless.
+using instance_guard::detail::drawable;
 
 /// One character at the start of a text: its bytes (0: none that may be drawn), and its columns.
 struct drawn {
@@ -28,27 +33,11 @@ bool is_wide(std::uint32_t point) {
          (point >= 0x20000 && point <= 0x3fffd);
 }
 
-/// C1 controls include a way to begin an escape sequence; bidirectional marks make a text read
-/// as another one; U+FEFF and the zero-width ones hide in a name.
-bool is_harmless(std::uint32_t point) {
-  return point >= 0xa0 && point <= 0x10ffff && !(point >= 0xd800 && point <= 0xdfff) &&
-         !(point >= 0x200b && point <= 0x200f) && !(point >= 0x2028 && point <= 0x202e) &&
-         !(point >= 0x2060 && point <= 0x206f) && point != 0xfeff && point != 0xad;
-}
-
 drawn first_of(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  if (text.empty()) return {};
-  if (byte(0) < 0x80) return byte(0) >= 0x20 && byte(0) != 0x7f ? drawn{1, 1} : drawn{};
-  const std::size_t bytes = byte(0) >= 0xf0 ? 4 : byte(0) >= 0xe0 ? 3 : 2;
-  if (byte(0) < 0xc2 || byte(0) > 0xf4 || text.size() < bytes) return {};
-  std::uint32_t point = byte(0) & (0x7fU >> bytes);
-  for (std::size_t i = 1; i < bytes; ++i) {
-    if ((byte(i) & 0xc0U) != 0x80) return {};
-    point = point << 6U | (byte(i) & 0x3fU);
-  }
-  const bool overlong = (bytes == 3 && point < 0x800) || (bytes == 4 && point < 0x10000);
-  if (overlong || !is_harmless(point)) return {};
+  const std::size_t bytes = drawable(text);
+  if (bytes < 2) return {bytes, bytes};
+  std::uint32_t point = static_cast<unsigned char>(text[0]) & (0x7fU >> bytes);
+  for (std::size_t i = 1; i < bytes; ++i) point = point << 6U | (static_cast<unsigned char>(text[i]) & 0x3fU);
   return {bytes, is_wide(point) ? 2U : 1U};
 }
 
@@ -62,21 +51,7 @@ std::string formatted(std::chrono::system_clock::time_point at, const char* form
 
 }  // namespace
 
-std::string shown(std::string_view text) {
-  constexpr char digits[] = "0123456789abcdef";
-  std::string result;
-  while (!text.empty()) {
-    const std::size_t bytes = first_of(text).bytes;
-    if (bytes == 0) {
-      const auto value = static_cast<unsigned char>(text.front());
-      result += {'\\', 'x', digits[value >> 4U], digits[value & 0xfU]};
-    } else {
-      result += text.substr(0, bytes);
-    }
-    text.remove_prefix(bytes == 0 ? 1 : bytes);
-  }
-  return result;
-}
+std::string shown(std::string_view text) { return instance_guard::detail::escaped(text); }
 
 std::string command_line(const std::vector<std::string>& arguments) {
   constexpr std::string_view plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_@%+=:,./-";
@@ -202,11 +177,13 @@ std::string counted(std::size_t number, std::string_view one, std::string_view m
   return std::to_string(number) + " " + std::string(number == 1 ? one : many);
 }
 
-std::size_t columns() {
+std::size_t terminal_columns(int descriptor) {
   winsize size = {};
-  if (::isatty(STDOUT_FILENO) == 0 || ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0) return 80;
-  return size.ws_col < 80 ? 80 : size.ws_col > 120 ? 120 : size.ws_col;
+  if (::isatty(descriptor) == 0) return 0;
+  return ::ioctl(descriptor, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
+
+std::size_t columns() { return std::clamp<std::size_t>(terminal_columns(STDOUT_FILENO), 80, 120); }
 
 std::string coloured(std::string_view text, int colour) {
   const char* terminal = std::getenv("TERM");

@@ -45,6 +45,9 @@ std::string memory(std::uint64_t bytes);
 /// "1 child", "3 children".
 std::string counted(std::size_t number, std::string_view one, std::string_view many);
 
+/// Columns of the terminal at a descriptor; 0: it is none.
+std::size_t terminal_columns(int descriptor);
+
 /// Columns of stdout: a terminal's, from 80 to 120, else 80.
 std::size_t columns();
 

@@ -8,7 +8,7 @@
 namespace instance_guard::detail {
 
 /// The length of the UTF-8 sequence at the start of `text` that a terminal only draws, or 0:
-/// not valid UTF-8, a control character (C1 includes CSI), or a mark that reorders text.
+/// not valid UTF-8, a control character (C1 includes CSI), or a mark that reorders text or hides in it.
 inline std::size_t drawable(std::string_view text) noexcept {
   if (text.empty()) return 0;
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
@@ -23,9 +23,9 @@ inline std::size_t drawable(std::string_view text) noexcept {
   }
   const bool overlong = (length == 3 && point < 0x800) || (length == 4 && point < 0x10000);
   const bool surrogate = point >= 0xd800 && point <= 0xdfff;
-  const bool reorders = (point >= 0x200e && point <= 0x200f) || (point >= 0x2028 && point <= 0x202e) ||
-                        (point >= 0x2066 && point <= 0x2069);
-  return overlong || surrogate || reorders || point < 0xa0 || point > 0x10ffff ? 0 : length;
+  const bool marks = (point >= 0x200b && point <= 0x200f) || (point >= 0x2028 && point <= 0x202e) ||
+                     (point >= 0x2060 && point <= 0x206f) || point == 0xfeff || point == 0xad;
+  return overlong || surrogate || marks || point < 0xa0 || point > 0x10ffff ? 0 : length;
 }
 
 /// `text` with '?' for each byte that a terminal would obey instead of draw.
