@@ -138,6 +138,8 @@ TEST_CASE("of real ones the idle is noted, with the guard that it holds; busy an
     const std::string fifo = locks / "fifo";
     if (::mkfifo(fifo.c_str(), 0600) != 0) return 1;
     program forgotten = start({"fork", "exec", INSTANCE_GUARD_CENSUS_ACTOR});
+    // What it holds is older than the others, too.
+    if (!wait_until([&] { return !process_table::read().children_of(forgotten.pid()).empty(); })) return 5;
     program busy = start({"spin"});
     program used = start({"broker=" + fifo, "sleep"});
     if (!busy.read_until("ready") || !used.read_until("ready")) return 2;
