@@ -18,6 +18,7 @@
 
 #include "support/other_user.hpp"
 #include "support/own_pid_namespace.hpp"
+#include "support/sanitizer.hpp"
 #include "support/scene.hpp"
 #include "support/terminal.hpp"
 #include "support/tool_result.hpp"
@@ -235,6 +236,10 @@ TEST_CASE("with hidepid nothing false is said: those that can't be read are coun
 }
 
 TEST_CASE("where /proc is not mounted that is said, and what mounts it") {
+  if (support::needs_proc) {
+    MESSAGE("skipped: AddressSanitizer needs /proc");
+    return;
+  }
   alone([](const scene& s) {
     if (::mount("none", "/proc", "tmpfs", 0, nullptr) != 0) return no_namespace;
     for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{{"audit"}, {"reap", "7"}}) {

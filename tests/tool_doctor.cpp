@@ -22,6 +22,7 @@
 #include "support/odd_place.hpp"
 #include "support/other_user.hpp"
 #include "support/own_pid_namespace.hpp"
+#include "support/sanitizer.hpp"
 #include "support/service_cgroup.hpp"
 #include "support/tool_result.hpp"
 #include "support/unique_name.hpp"
@@ -281,8 +282,8 @@ TEST_CASE("what the system refuses is not kept, and told") {
 }
 
 TEST_CASE("without /proc names are still held, and it is not said that they are not") {
-  if (!is_root()) {
-    MESSAGE("skipped: taking /proc away needs root");
+  if (!is_root() || support::needs_proc) {
+    MESSAGE("skipped: taking /proc away needs root, and AddressSanitizer needs /proc");
     return;
   }
   const scene s({INSTANCE_GUARD_TOOL});

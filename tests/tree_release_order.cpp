@@ -59,39 +59,46 @@ struct setting {
   bool gets_in_by_socket() { return gets_in({}, own_files); }
 };
 
+/// Ends an owner whose children live on for its grace, and tries to get in meanwhile. How often that was refused.
+int refusals_while_ending(const std::string& end, const std::string& grace, bool by_one_lock) {
+  setting t;
+  owner o = t.start(end, grace);
+  o.go_on();
+  int refused = 0;
+  for (;;) {
+    const bool in = t.gets_in();
+    const bool in_elsewhere = !in && t.gets_in_elsewhere();
+    const bool in_by_file = by_one_lock && !in && t.gets_in_by_file();
+    const bool in_by_socket = by_one_lock && !in && t.gets_in_by_socket();
+    // Looked at after the attempts: whoever lives now lived then.
+    if (helpers_of(t.s).empty()) break;
+    CHECK_FALSE(in);
+    CHECK_FALSE(in_elsewhere);
+    CHECK_FALSE(in_by_file);
+    CHECK_FALSE(in_by_socket);
+    ++refused;
+  }
+  CHECK(o.process().wait());
+  if (end != "kill") CHECK(wait_until([&] { return !std::filesystem::exists(t.file); }));
+  CHECK(wait_until([&] { return t.gets_in(); }));
+  if (by_one_lock) {
+    CHECK(wait_until([&] { return t.gets_in_by_file(); }));
+    CHECK(wait_until([&] { return t.gets_in_by_socket(); }));
+  }
+  CHECK(next_instance_is_alone(t.s, t.name));
+  return refused;
+}
+
 }  // namespace
 
 TEST_CASE("while children of an ending owner live nobody gets in, by file or by socket") {
   const bool by_one_lock = possible("each lock alone", own_network) && possible("each lock alone", own_files);
   for (const std::string end : {"return", "term", "exit", "kill"}) {
     CAPTURE(end);
-    setting t;
-    owner o = t.start(end, "1500");  // four starts are tried in that time, more than once
-    o.go_on();
-    int refused = 0;
-    for (bool living = true; living;) {
-      const bool in = t.gets_in();
-      const bool in_elsewhere = !in && t.gets_in_elsewhere();
-      const bool in_by_file = by_one_lock && !in && t.gets_in_by_file();
-      const bool in_by_socket = by_one_lock && !in && t.gets_in_by_socket();
-      // Looked at after the attempts: whoever lives now lived then.
-      living = !helpers_of(t.s).empty();
-      if (!living) break;
-      CHECK_FALSE(in);
-      CHECK_FALSE(in_elsewhere);
-      CHECK_FALSE(in_by_file);
-      CHECK_FALSE(in_by_socket);
-      ++refused;
-    }
-    CHECK(refused >= 1);
-    CHECK(o.process().wait());
-    if (end != "kill") CHECK(wait_until([&] { return !std::filesystem::exists(t.file); }));
-    CHECK(wait_until([&] { return t.gets_in(); }));
-    if (by_one_lock) {
-      CHECK(wait_until([&] { return t.gets_in_by_file(); }));
-      CHECK(wait_until([&] { return t.gets_in_by_socket(); }));
-    }
-    CHECK(next_instance_is_alone(t.s, t.name));
+    // Four starts are tried in that time, more than once; on a machine that is too busy for that once more.
+    const bool tried =
+        refusals_while_ending(end, "1500", by_one_lock) >= 1 || refusals_while_ending(end, "15000", by_one_lock) >= 1;
+    CHECK(tried);
   }
 }
 

@@ -11,4 +11,11 @@ inline constexpr bool always_threaded = true;
 inline constexpr bool always_threaded = false;
 #endif
 
+/// AddressSanitizer finds the stack by /proc: without that it takes an exception for a fault of memory.
+#ifdef __SANITIZE_ADDRESS__
+inline constexpr bool needs_proc = true;
+#else
+inline constexpr bool needs_proc = false;
+#endif
+
 }  // namespace support
