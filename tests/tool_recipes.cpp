@@ -389,7 +389,7 @@ TEST_CASE("pytest with xdist and a time limit leaves no worker") {
     program tests =
         s.start(run_words({"--timeout", limit, "--grace", "300ms"},
                           {python, "-m", "pytest", "-p", "no:cacheprovider", "-n", "2", s / "test_slow.py"}));
-    started = wait_until([&] { return helpers(s) == 1 || tests.ended(); }, 90s) && helpers(s) == 1;
+    started = wait_until([&] { return helpers(s) > 0 || tests.ended(); }, 90s) && helpers(s) > 0;
     CHECK(tests.wait(90s)->code() == 124);
     CHECK(s.empty());
   }
