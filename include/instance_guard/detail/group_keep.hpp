@@ -1,6 +1,6 @@
 // layer 3: the owner gives its warden copies of its locks; see lock_keeper in lock_slot.hpp.
 //
-// Async-signal-safe, but for note_warden().
+// Async-signal-safe, but for note_warden() and give_kept_locks().
 #pragma once
 
 #include <array>

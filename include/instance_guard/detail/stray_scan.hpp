@@ -351,7 +351,8 @@ class stray_look {
     if (entry.start_time < report_.stop_clock) return false;
     for (int i = 0; i < report_.count; ++i) {
       const stray_event& each = report_.events[i];
-      if (each.pid == entry.parent && each.start_time <= entry.start_time && each.signal == signal_) return true;
+      const bool heard = each.signal == signal_ && each.fate != stray_fate::refused;
+      if (heard && each.pid == entry.parent && each.start_time <= entry.start_time) return true;
     }
     return false;
   }
